@@ -1,0 +1,47 @@
+"""Triton adapter: see prompt_encoding.py for what happens to a prompt."""
+
+import dataclasses
+import json
+
+import triton_python_backend_utils as pb_utils
+from prompt_encoding import InvalidPromptError, PromptLimits, RawPrompt, encode_prompt
+
+OUTPUTS = ("unit_point_coords", "token_labels", "dense_mask_input", "has_mask_input")
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        parameters = {key: int(value["string_value"]) for key, value in config["parameters"].items()}
+        self.limits = PromptLimits(parameters["max_objects"], parameters["max_points_per_object"])
+        dense_mask_input = next(o for o in config["output"] if o["name"] == "dense_mask_input")
+        self.low_res_side = int(dense_mask_input["dims"][-1])
+
+    def execute(self, requests):
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request):
+        if request.is_cancelled():
+            return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
+        height, width = pb_utils.get_input_tensor_by_name(request, "original_hw").as_numpy()
+        prompt = RawPrompt(
+            **{field.name: _optional(request, field.name) for field in dataclasses.fields(RawPrompt)}
+        )
+        try:
+            encoded = encode_prompt(
+                prompt, (int(height), int(width)), self.low_res_side, self.limits
+            )
+        except InvalidPromptError as error:
+            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, getattr(encoded, name)) for name in OUTPUTS]
+        )
+
+
+def _optional(request, name):
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy()
+
+
+def _error(message, code):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
