@@ -24,6 +24,7 @@ class TritonPythonModel:
         if request.is_cancelled():
             return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
         if not _read(request, "fingerprint_matches")[0]:
+            _retire(_read(request, "encoder_fingerprint"))
             return _error(RETIRED, pb_utils.TritonError.NOT_FOUND)
         height, width = _read(request, "original_hw")
         multimask_output = _read(request, "multimask_output")
@@ -45,6 +46,17 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, values) for name, values in outputs.items()]
         )
+
+
+def _retire(encoder_fingerprint):
+    """Has sam2_embedding drop embeddings that the decoder refuses, so that images sent again are encoded."""
+    response = pb_utils.InferenceRequest(
+        model_name="sam2_embedding",
+        requested_output_names=[],
+        inputs=[pb_utils.Tensor("retired_fingerprint", encoder_fingerprint)],
+    ).exec()
+    if response.has_error():
+        pb_utils.Logger.log_error(f"sam2_postprocess: {response.error().message()}")
 
 
 def _read(request, name):

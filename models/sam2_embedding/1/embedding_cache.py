@@ -1,0 +1,192 @@
+"""What the server remembers of images: embeddings by content, and ids as names for them.
+
+Pure bookkeeping for one thread: no Triton, no clock of its own, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+CONTENT_ID_PREFIX = "sha256:"
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """One image's embeddings, the weights they come from, and the size they are for.
+
+    Shapes: image_embed float16 [1, C, S/16, S/16]; high_res_feats_0 float16 [1, C/8, S/4, S/4];
+    high_res_feats_1 float16 [1, C/4, S/8, S/8]; encoder_fingerprint int64 [1, 1]; original_hw int32 [2].
+    """
+
+    image_embed: npt.NDArray[np.float16]
+    high_res_feats_0: npt.NDArray[np.float16]
+    high_res_feats_1: npt.NDArray[np.float16]
+    encoder_fingerprint: npt.NDArray[np.int64]
+    original_hw: npt.NDArray[np.int32]
+
+    @property
+    def fingerprint(self) -> int:
+        return int(self.encoder_fingerprint.flat[0])
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(array.nbytes for array in vars(self).values())
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """budget_bytes and idle_seconds bound what is kept; max_names_per_image bounds ids per image."""
+
+    budget_bytes: int
+    idle_seconds: float
+    max_names_per_image: int
+
+
+@dataclass
+class CacheCounts:
+    """What left the cache so far, by reason; rejected counts embeddings larger than the whole budget."""
+
+    evictions: int = 0
+    expirations: int = 0
+    rejected: int = 0
+    forgotten: int = 0
+    retired: int = 0
+
+
+@dataclass
+class _Entry:
+    embedding: ImageEmbedding
+    last_used: float
+    names: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+
+class EmbeddingCache:
+    """Embeddings keyed by the sha256 of the image file, least recently used first out.
+
+    `digest` is that hash in hex. A name belongs to one image at a time; naming another image with it moves
+    it. Every image is also reachable as `sha256:<digest>`, which no other image can take.
+    """
+
+    def __init__(self, limits: CacheLimits, now: Callable[[], float]) -> None:
+        self._limits = limits
+        self._now = now
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
+        self._digest_of_name: dict[str, str] = {}
+        self._bytes = 0
+        self.counts = CacheCounts()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._entries
+
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def names(self) -> int:
+        return len(self._digest_of_name)
+
+    def get(self, digest: str) -> ImageEmbedding | None:
+        """The embeddings of this image, now the most recently used; None where they are not kept."""
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        if self._is_idle(entry):
+            self._drop(digest)
+            self.counts.expirations += 1
+            return None
+        entry.last_used = self._now()
+        self._entries.move_to_end(digest)
+        return entry.embedding
+
+    def put(self, digest: str, embedding: ImageEmbedding) -> bool:
+        """Keeps an image, at the cost of the least recently used ones; False where it exceeds the budget.
+
+        An image that is there already is replaced and keeps its names.
+        """
+        if embedding.size_bytes > self._limits.budget_bytes:
+            self.counts.rejected += 1
+            return False
+        previous = self._entries.pop(digest, None)
+        entry = _Entry(embedding, self._now())
+        if previous is not None:
+            self._bytes -= previous.embedding.size_bytes
+            entry.names = previous.names
+        while self._bytes + embedding.size_bytes > self._limits.budget_bytes:
+            self._drop(next(iter(self._entries)))
+            self.counts.evictions += 1
+        self._entries[digest] = entry
+        self._bytes += embedding.size_bytes
+        return True
+
+    def name(self, name: str, digest: str) -> None:
+        """Makes `name` stand for an image that is kept, taking it from any other; else does nothing.
+
+        Beyond the cap on names per image, the name given longest ago goes.
+        """
+        entry = self._entries.get(digest)
+        if entry is None:
+            return
+        if name == CONTENT_ID_PREFIX + digest:
+            return
+        holder = self._entries.get(self._digest_of_name.get(name, ""))
+        if holder is not None:
+            del holder.names[name]
+        entry.names[name] = None
+        self._digest_of_name[name] = digest
+        if len(entry.names) > self._limits.max_names_per_image:
+            oldest, _ = entry.names.popitem(last=False)
+            del self._digest_of_name[oldest]
+
+    def resolve(self, image_id: str) -> str | None:
+        """The digest that an id stands for; None where no kept image has that id."""
+        if image_id.startswith(CONTENT_ID_PREFIX):
+            digest = image_id[len(CONTENT_ID_PREFIX) :]
+            return digest if digest in self._entries else None
+        return self._digest_of_name.get(image_id)
+
+    def forget(self, digest: str) -> bool:
+        """Drops an image and all of its names; False where it was not kept."""
+        if digest not in self._entries:
+            return False
+        self._drop(digest)
+        self.counts.forgotten += 1
+        return True
+
+    def expire(self) -> None:
+        """Drops every image that nobody asked for within the idle time."""
+        # In order of last use, so the first one that is young enough ends the walk.
+        for digest in list(self._entries):
+            if not self._is_idle(self._entries[digest]):
+                return
+            self._drop(digest)
+            self.counts.expirations += 1
+
+    def retire(self, fingerprint: int) -> int:
+        """Drops every image that the weights of this fingerprint encoded; returns how many."""
+        retired = [
+            digest
+            for digest, entry in self._entries.items()
+            if entry.embedding.fingerprint == fingerprint
+        ]
+        for digest in retired:
+            self._drop(digest)
+        self.counts.retired += len(retired)
+        return len(retired)
+
+    def _is_idle(self, entry: _Entry) -> bool:
+        return self._now() - entry.last_used > self._limits.idle_seconds
+
+    def _drop(self, digest: str) -> None:
+        entry = self._entries.pop(digest)
+        self._bytes -= entry.embedding.size_bytes
+        for name in entry.names:
+            del self._digest_of_name[name]

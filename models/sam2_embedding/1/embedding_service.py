@@ -1,0 +1,241 @@
+"""Finds an image's embeddings: in the cache, in an encode that is under way, or by encoding it now.
+
+Runs on one asyncio event loop and never imports Triton; how an image is encoded is handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from embedding_cache import CONTENT_ID_PREFIX, EmbeddingCache, ImageEmbedding
+
+# Hashing less than this takes well under a millisecond: not worth a thread.
+HASH_INLINE_BYTES = 1 << 18
+
+
+class InvalidRequestError(ValueError):
+    """The request names no image, or names it wrongly."""
+
+
+class ImageNotFoundError(LookupError):
+    """No image of that id is kept, and the request brought no bytes to encode."""
+
+
+class OverloadedError(RuntimeError):
+    """More images wait to be encoded than the server takes on."""
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """Longest image id in bytes, and how many images (and bytes of them) may be encoded or wait for it."""
+
+    max_image_id_bytes: int
+    max_concurrent_encodes: int
+    max_pending_encodes: int
+    max_pending_image_bytes: int
+
+
+@dataclass
+class ServiceCounts:
+    """Requests so far: hits came from the cache, misses waited for an encode, joined ones for another's."""
+
+    hits: int = 0
+    misses: int = 0
+    joined: int = 0
+    unknown_ids: int = 0
+    overloaded: int = 0
+    encodes: int = 0
+    failed_encodes: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image's embeddings and the id to call it by."""
+
+    embedding: ImageEmbedding
+    image_id: str
+
+
+@dataclass
+class _Flight:
+    """An encode that is under way, shared by all who ask for the same bytes."""
+
+    task: asyncio.Task[ImageEmbedding]
+    image_bytes: int
+    keep: bool = True
+
+
+class EmbeddingService:
+    """The four cases of an image and its id, single flight per image, and the bounds on encoding.
+
+    An encode belongs to nobody: a caller that is cancelled leaves it running, and its result ends in the
+    cache. A name is given to an image once its encode has succeeded, so that a broken file never takes an
+    id from a good image; until then requests by that name wait for the newer image.
+    """
+
+    def __init__(
+        self,
+        cache: EmbeddingCache,
+        encode: Callable[[bytes], Awaitable[ImageEmbedding]],
+        limits: ServiceLimits,
+    ) -> None:
+        self._cache = cache
+        self._encode = encode
+        self._limits = limits
+        self._encoders = asyncio.Semaphore(limits.max_concurrent_encodes)
+        self._flights: dict[str, _Flight] = {}
+        self._digest_of_pending_name: dict[str, str] = {}
+        self.counts = ServiceCounts()
+
+    @property
+    def pending_encodes(self) -> int:
+        return len(self._flights)
+
+    async def find(self, image: bytes | None, image_id: str | None) -> Found:
+        """Embeddings for image bytes, for an id, or for both (then the id becomes that image's name).
+
+        Raises:
+            InvalidRequestError: neither was given, an unusable id, or a content id of other bytes.
+            ImageNotFoundError: an id alone that stands for nothing.
+            OverloadedError: the image needs an encode and too many are pending.
+        """
+        if image_id is not None:
+            self._check_id(image_id)
+        if image is not None:
+            return await self._find_by_content(image, image_id)
+        if image_id is not None:
+            return await self._find_by_id(image_id)
+        raise InvalidRequestError("expected image, image_id or both, got neither")
+
+    def forget(self, image_id: str) -> None:
+        """Drops the image that an id stands for, and with it its other ids.
+
+        Raises:
+            InvalidRequestError: an unusable id.
+            ImageNotFoundError: the id stands for nothing.
+        """
+        self._check_id(image_id)
+        digest = self._resolve(image_id)
+        if digest is None:
+            raise ImageNotFoundError(f"image_id: nothing is kept under {_quoted(image_id)}")
+        self._cache.forget(digest)
+        if (flight := self._flights.get(digest)) is not None:
+            flight.keep = False
+        for name in [n for n, d in self._digest_of_pending_name.items() if d == digest]:
+            del self._digest_of_pending_name[name]
+
+    async def _find_by_content(self, image: bytes, image_id: str | None) -> Found:
+        digest = await _sha256(image)
+        content_id = CONTENT_ID_PREFIX + digest
+        if image_id is not None and image_id.startswith(CONTENT_ID_PREFIX) and image_id != content_id:
+            raise InvalidRequestError(
+                f"image_id: expected {content_id}, which is what image hashes to, or a name without"
+                f" {CONTENT_ID_PREFIX}, got {_quoted(image_id)}"
+            )
+        embedding = self._cache.get(digest)
+        if embedding is not None:
+            self.counts.hits += 1
+            if image_id is not None:
+                # This image came under the name later than any that is still being encoded.
+                self._digest_of_pending_name.pop(image_id, None)
+                self._cache.name(image_id, digest)
+            return Found(embedding, image_id or content_id)
+        flight = self._flights.get(digest)
+        if flight is None:
+            flight = self._take_off(digest, image)
+        else:
+            flight.keep = True
+            self.counts.joined += 1
+        self.counts.misses += 1
+        if image_id is not None and image_id != content_id:
+            self._digest_of_pending_name[image_id] = digest
+        # The shield keeps one caller's cancellation from taking the encode away from the others.
+        return Found(await asyncio.shield(flight.task), image_id or content_id)
+
+    async def _find_by_id(self, image_id: str) -> Found:
+        digest = self._resolve(image_id)
+        if digest is not None:
+            embedding = self._cache.get(digest)
+            if embedding is not None:
+                self.counts.hits += 1
+                return Found(embedding, image_id)
+            flight = self._flights.get(digest)
+            if flight is not None:
+                self.counts.misses += 1
+                self.counts.joined += 1
+                return Found(await asyncio.shield(flight.task), image_id)
+        self.counts.unknown_ids += 1
+        raise ImageNotFoundError(
+            f"image_id: no image is kept under {_quoted(image_id)} (never sent, evicted, or the server"
+            " restarted); send the image again"
+        )
+
+    def _resolve(self, image_id: str) -> str | None:
+        pending = self._digest_of_pending_name.get(image_id)
+        if pending is not None:
+            return pending
+        kept = self._cache.resolve(image_id)
+        if kept is None and image_id.startswith(CONTENT_ID_PREFIX):
+            digest = image_id[len(CONTENT_ID_PREFIX) :]
+            return digest if digest in self._flights else None
+        return kept
+
+    def _take_off(self, digest: str, image: bytes) -> _Flight:
+        pending_bytes = sum(flight.image_bytes for flight in self._flights.values())
+        if (
+            len(self._flights) >= self._limits.max_pending_encodes
+            or pending_bytes + len(image) > self._limits.max_pending_image_bytes
+        ):
+            self.counts.overloaded += 1
+            raise OverloadedError(
+                f"image: {len(self._flights)} images of {pending_bytes} bytes are being encoded already"
+                f" (max_pending_encodes {self._limits.max_pending_encodes}, max_pending_image_bytes"
+                f" {self._limits.max_pending_image_bytes}); try again in a moment"
+            )
+        task = asyncio.get_running_loop().create_task(self._fly(digest, image))
+        # An encode whose last caller left may fail unheard; its outcome is counted where it happens.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        flight = self._flights[digest] = _Flight(task, len(image))
+        return flight
+
+    async def _fly(self, digest: str, image: bytes) -> ImageEmbedding:
+        embedding = None
+        try:
+            async with self._encoders:
+                self.counts.encodes += 1
+                embedding = await self._encode(image)
+            return embedding
+        finally:
+            if embedding is None:
+                self.counts.failed_encodes += 1
+            flight = self._flights.pop(digest)
+            names = [n for n, d in self._digest_of_pending_name.items() if d == digest]
+            for name in names:
+                del self._digest_of_pending_name[name]
+            if embedding is not None and flight.keep and self._cache.put(digest, embedding):
+                for name in names:
+                    self._cache.name(name, digest)
+
+    def _check_id(self, image_id: str) -> None:
+        length_bytes = len(image_id.encode())
+        if not 1 <= length_bytes <= self._limits.max_image_id_bytes:
+            raise InvalidRequestError(
+                f"image_id: expected 1 to {self._limits.max_image_id_bytes} bytes"
+                f" (max_image_id_bytes), got {length_bytes}"
+            )
+
+
+async def _sha256(data: bytes) -> str:
+    if len(data) < HASH_INLINE_BYTES:
+        return hashlib.sha256(data).hexdigest()
+    # hashlib lets other threads run meanwhile, so cached clicks are answered.
+    digest = await asyncio.get_running_loop().run_in_executor(None, hashlib.sha256, data)
+    return digest.hexdigest()
+
+
+def _quoted(image_id: str) -> str:
+    shown = image_id if len(image_id) <= 80 else image_id[:77] + "..."
+    return repr(shown)
