@@ -91,7 +91,7 @@ class TritonPythonModel:
         outputs = {
             name: values for name, values in vars(found.embedding).items() if name in wanted
         }
-        outputs["image_id"] = np.array([found.image_id.encode()], np.object_)
+        outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, values) for name, values in outputs.items() if name in wanted]
         )
@@ -101,7 +101,7 @@ class TritonPythonModel:
             raise InvalidRequestError("forget: expected image_id and no image with it")
         self.service.forget(image_id)
         answer = np.array([image_id.encode()], np.object_)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("image_id", answer)])
+        return pb_utils.InferenceResponse([pb_utils.Tensor("cached_image_id", answer)])
 
     async def _encode(self, image):
         started = time.perf_counter()
