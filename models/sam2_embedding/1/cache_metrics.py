@@ -58,7 +58,9 @@ class CacheMetrics:
             name: metric(f"{name}_total", description, counter)
             for name, description in (SERVICE_COUNTERS | CACHE_COUNTERS).items()
         }
-        self._gauges = {name: metric(name, description, gauge) for name, description in GAUGES.items()}
+        self._gauges = {
+            name: metric(name, description, gauge) for name, description in GAUGES.items()
+        }
         self._encode_seconds = metric(
             "encode_seconds",
             "Seconds from image bytes to embeddings, preprocessing included",

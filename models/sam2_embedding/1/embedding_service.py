@@ -130,7 +130,11 @@ class EmbeddingService:
     async def _find_by_content(self, image: bytes, image_id: str | None) -> Found:
         digest = await _sha256(image)
         content_id = CONTENT_ID_PREFIX + digest
-        if image_id is not None and image_id.startswith(CONTENT_ID_PREFIX) and image_id != content_id:
+        if (
+            image_id is not None
+            and image_id.startswith(CONTENT_ID_PREFIX)
+            and image_id != content_id
+        ):
             raise InvalidRequestError(
                 f"image_id: expected {content_id}, which is what image hashes to, or a name without"
                 f" {CONTENT_ID_PREFIX}, got {_quoted(image_id)}"

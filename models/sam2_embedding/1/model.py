@@ -88,9 +88,7 @@ class TritonPythonModel:
             return self._forget(image, image_id)
         found = await self.service.find(None if image is None else image[0], image_id)
         wanted = set(request.requested_output_names())
-        outputs = {
-            name: values for name, values in vars(found.embedding).items() if name in wanted
-        }
+        outputs = {name: values for name, values in vars(found.embedding).items() if name in wanted}
         outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, values) for name, values in outputs.items() if name in wanted]

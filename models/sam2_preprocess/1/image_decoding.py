@@ -43,7 +43,7 @@ def decode_image(data: bytes, max_image_bytes: int, max_image_pixels: int) -> Im
         upright = ImageOps.exif_transpose(picture)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - a decoder may raise anything on hostile bytes
+    except Exception as error:
         raise InvalidImageError(
             f"image: expected a complete {picture.format} file, got one that does not decode: {error}"
         ) from error
@@ -70,7 +70,7 @@ def _open(data: bytes) -> Image.Image:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - a parser may raise anything on hostile bytes
+    except Exception as error:
         raise InvalidImageError(
             f"image: expected an image file with a sound header, got: {error}"
         ) from error
@@ -87,7 +87,7 @@ def _check_header(picture: Image.Image, max_image_pixels: int) -> None:
         )
     try:
         frames = getattr(picture, "n_frames", 1)
-    except Exception as error:  # noqa: BLE001 - counting frames parses hostile bytes too
+    except Exception as error:
         raise InvalidImageError(f"image: expected a sound file, got: {error}") from error
     if frames > 1 and picture.format != "MPO":
         raise InvalidImageError(

@@ -11,7 +11,9 @@ from PIL import Image
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        parameters = {key: int(value["string_value"]) for key, value in config["parameters"].items()}
+        parameters = {
+            key: int(value["string_value"]) for key, value in config["parameters"].items()
+        }
         self.max_image_bytes = parameters["max_image_bytes"]
         self.max_image_pixels = parameters["max_image_pixels"]
         resized_image = next(o for o in config["output"] if o["name"] == "resized_image")

@@ -12,7 +12,9 @@ OUTPUTS = ("unit_point_coords", "token_labels", "dense_mask_input", "has_mask_in
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        parameters = {key: int(value["string_value"]) for key, value in config["parameters"].items()}
+        parameters = {
+            key: int(value["string_value"]) for key, value in config["parameters"].items()
+        }
         self.limits = PromptLimits(parameters["max_objects"], parameters["max_points_per_object"])
         dense_mask_input = next(o for o in config["output"] if o["name"] == "dense_mask_input")
         self.low_res_side = int(dense_mask_input["dims"][-1])
@@ -25,7 +27,10 @@ class TritonPythonModel:
             return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
         height, width = pb_utils.get_input_tensor_by_name(request, "original_hw").as_numpy()
         prompt = RawPrompt(
-            **{field.name: _optional(request, field.name) for field in dataclasses.fields(RawPrompt)}
+            **{
+                field.name: _optional(request, field.name)
+                for field in dataclasses.fields(RawPrompt)
+            }
         )
         try:
             encoded = encode_prompt(

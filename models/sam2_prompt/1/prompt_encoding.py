@@ -114,7 +114,9 @@ def _count_objects(prompt: RawPrompt, limits: PromptLimits) -> int:
         )
     listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
     if len(set(counts.values())) > 1:
-        raise InvalidPromptError(f"expected the same number of objects (B) in all prompts, got: {listed}")
+        raise InvalidPromptError(
+            f"expected the same number of objects (B) in all prompts, got: {listed}"
+        )
     objects = next(iter(counts.values()))
     if not 1 <= objects <= limits.max_objects:
         raise InvalidPromptError(
