@@ -1,0 +1,196 @@
+"""Train the demo model on procedural scenes: `python -m export.demo_model.train --help`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch.utils.data import DataLoader
+
+from export.demo_model.batches import Batch, PromptBatches, ScenePool
+from export.demo_model.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from export.demo_model.dense_heads import DenseHeads
+from export.demo_model.model import build_model, load_model, save_model
+from export.demo_model.predictors import TorchPredictor
+from export.demo_model.scoring import ScoredScene, heldout_scenes, mean_scores
+from export.demo_model.steps import Schedule, train_step
+
+_log = logging.getLogger("train-demo")
+_POOL_SCENE_SIZE = 320
+_QUALITY_SEED = 1  # not the scenes of the final evaluation, which use seed 0
+_VERY_MANY_STEPS = 10_000_000
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    output_dir: Path
+    minutes: float = 90.0
+    steps: int | None = None
+    init: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    learning_rate: float = 7e-4
+    images: int = 4
+    objects: int = 8
+    pool_scenes: int = 6000
+    workers: int = 1
+    save_every_minutes: float = 2.0
+    quality_every_minutes: float = 10.0
+    quality_scenes: int = 40
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.output_dir / "checkpoint.pt"
+
+
+def new_state(options: TrainingOptions) -> TrainingState:
+    """A fresh run, or the checkpoint in the output folder if there is one."""
+    torch.manual_seed(options.seed)
+    model = load_model(options.init) if options.init else build_model(options.seed)
+    model = model.to(options.device).train()
+    heads = DenseHeads(model.config.vision_config.fpn_hidden_size).to(options.device)
+    parameters = [*model.parameters(), *heads.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    state = TrainingState(
+        model=model,
+        average=copy.deepcopy(model).eval(),
+        heads=heads,
+        optimizer=torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.99)),
+        choices=np.random.default_rng([options.seed, 5]),
+    )
+    if options.checkpoint_path.exists():
+        load_checkpoint(state, options.checkpoint_path)
+        _log.info("resumed at step %d", state.step)
+    return state
+
+
+def _be_nice(_worker: int) -> None:
+    os.nice(5)  # the optimiser goes first: scenes are made ahead of time anyway
+
+
+def batches_from(options: TrainingOptions, first_step: int) -> Iterator[Batch]:
+    pool = ScenePool(
+        options.output_dir / "pool", options.pool_scenes, _POOL_SCENE_SIZE, options.seed
+    )
+    dataset = PromptBatches(
+        pool, options.pool_scenes, options.seed, options.images, options.objects
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(first_step, _VERY_MANY_STEPS),
+        num_workers=options.workers,
+        prefetch_factor=8 if options.workers else None,
+        worker_init_fn=_be_nice,
+    )
+    return iter(loader)
+
+
+class ProgressLog:
+    """Means of the figures since the last line, one line every hundred steps."""
+
+    def __init__(self, every: int = 100) -> None:
+        self._every, self._figures = every, dict[str, list[float]]()
+        self._since = time.monotonic()
+
+    def add(self, state: TrainingState, figures: dict[str, float], progress: float) -> None:
+        for name, value in figures.items():
+            self._figures.setdefault(name, []).append(value)
+        if state.step % self._every:
+            return
+        means = "  ".join(f"{n} {np.mean(v):.3g}" for n, v in sorted(self._figures.items()))
+        pace = (time.monotonic() - self._since) / self._every * 1000
+        _log.info("%3.0f %%  step %d  %s  %.0f ms/step", 100 * progress, state.step, means, pace)
+        self._figures, self._since = {}, time.monotonic()
+
+
+def train(options: TrainingOptions) -> TrainingState:
+    """Run to the end of the schedule: `steps` if given, else `minutes` of training time."""
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    state = new_state(options)
+    schedule = Schedule(options.learning_rate)
+    batches = batches_from(options, state.step)
+    progress_log = ProgressLog()
+    quality: list[ScoredScene] = []
+    saved = measured = state.trained_seconds
+
+    def progress() -> float:
+        if options.steps is not None:
+            return state.step / options.steps
+        return state.trained_seconds / (60 * options.minutes)
+
+    while progress() < 1:
+        started = time.monotonic()
+        batch = next(batches).to(torch.device(options.device))
+        figures = train_step(state, batch, schedule, progress())
+        state.trained_seconds += time.monotonic() - started
+        progress_log.add(state, figures, progress())
+        if state.trained_seconds - saved > 60 * options.save_every_minutes:
+            save_checkpoint(state, options.checkpoint_path)
+            saved = state.trained_seconds
+        if state.trained_seconds - measured > 60 * options.quality_every_minutes:
+            quality = quality or list(heldout_scenes(options.quality_scenes, _QUALITY_SEED))
+            _log_quality(state, quality)
+            save_model(state.average, options.output_dir / "weights")
+            measured = state.trained_seconds
+    save_checkpoint(state, options.checkpoint_path)
+    save_model(state.average, options.output_dir / "weights")
+    return state
+
+
+def _log_quality(state: TrainingState, scenes: list[ScoredScene]) -> None:
+    scores = mean_scores(TorchPredictor(state.average), scenes)
+    line = "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    _log.info("held-out mean IoU at step %d:  %s", state.step, line)
+
+
+def main(
+    output_dir: Annotated[Path, typer.Option(help="Checkpoint, scenes and weights go here.")],
+    minutes: Annotated[float, typer.Option(help="Length of the schedule.")] = 90.0,
+    steps: Annotated[int | None, typer.Option(help="Length in steps, instead of minutes.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Folder of weights to start from.")] = None,
+    seed: Annotated[int, typer.Option(help="Weights, scenes, batches.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 7e-4,
+    images: Annotated[int, typer.Option(help="Images per step.")] = 4,
+    objects: Annotated[int, typer.Option(help="Objects asked for per image.")] = 8,
+    pool_scenes: Annotated[int, typer.Option(help="Different training scenes.")] = 6000,
+    workers: Annotated[int, typer.Option(help="Processes that make scenes.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training process.")] = 2,
+    quality_every_minutes: Annotated[float, typer.Option(help="Between held-out scores.")] = 10.0,
+) -> None:
+    """Train the demo model. Run the same command again to resume where it was stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(threads)
+    train(
+        TrainingOptions(
+            output_dir=output_dir,
+            minutes=minutes,
+            steps=steps,
+            init=init,
+            seed=seed,
+            device=device,
+            learning_rate=learning_rate,
+            images=images,
+            objects=objects,
+            pool_scenes=pool_scenes,
+            workers=workers,
+            quality_every_minutes=quality_every_minutes,
+        )
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
