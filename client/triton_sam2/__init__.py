@@ -1,0 +1,42 @@
+"""Segment Anything 2.1 on NVIDIA Triton: from an image file's bytes to masks in one call."""
+
+from triton_sam2._client import SAM2TritonClient
+from triton_sam2._errors import (
+    AccessDeniedError,
+    CallCancelledError,
+    CallTimeoutError,
+    ImageNotFoundError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelNotFoundError,
+    NoImageError,
+    NotRequestedError,
+    ServerError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+    TritonSam2Error,
+)
+from triton_sam2._flows import RetryPolicy
+from triton_sam2._images import ImageHandle
+from triton_sam2._result import CocoRle, Segmentation
+
+__all__ = [
+    "AccessDeniedError",
+    "CallCancelledError",
+    "CallTimeoutError",
+    "CocoRle",
+    "ImageHandle",
+    "ImageNotFoundError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "NoImageError",
+    "NotRequestedError",
+    "RetryPolicy",
+    "SAM2TritonClient",
+    "Segmentation",
+    "ServerError",
+    "ServerUnavailableError",
+    "ServerUnreachableError",
+    "TritonSam2Error",
+]

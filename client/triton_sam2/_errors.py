@@ -1,0 +1,68 @@
+"""What can go wrong, as a tree: catch `TritonSam2Error` for all of it, or a leaf for one cause.
+
+TritonSam2Error
+├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
+├── NoImageError                             predict before set_image
+├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
+├── ServerUnavailableError                   overloaded, loading or restarting: try again later
+│   └── ServerUnreachableError               nobody answers at this URL
+├── CallTimeoutError (also TimeoutError)     no answer within the timeout
+├── CallCancelledError                       the call was cancelled
+├── AccessDeniedError                        credentials missing or not sufficient
+├── ServerError                              the server failed, or answered what it should not
+│   └── ModelNotFoundError                   the server runs, but without our models
+├── NotRequestedError (also AttributeError)  a part of a result that was not asked for
+└── MissingExtraError (also ImportError)     a library of the `client` extra is not installed
+"""
+
+
+class TritonSam2Error(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class InvalidInputError(TritonSam2Error, ValueError):
+    """An argument (named in the message) is not what was expected; found here or by the server."""
+
+
+class NoImageError(TritonSam2Error):
+    """A prediction was asked for before any image was set."""
+
+
+class ImageNotFoundError(TritonSam2Error):
+    """The server does not have this image (any more), and its bytes are not at hand to send again."""
+
+
+class ServerUnavailableError(TritonSam2Error):
+    """The server is overloaded, loading or restarting; the same call may succeed later."""
+
+
+class ServerUnreachableError(ServerUnavailableError):
+    """Nothing answers at this URL, or what answers speaks another protocol."""
+
+
+class CallTimeoutError(TritonSam2Error, TimeoutError):
+    """No answer within the call's timeout, its retries included."""
+
+
+class CallCancelledError(TritonSam2Error):
+    """The call was cancelled before its answer arrived."""
+
+
+class AccessDeniedError(TritonSam2Error):
+    """The server, or a gateway before it, wants credentials that the call did not carry."""
+
+
+class ServerError(TritonSam2Error):
+    """The server failed at a valid request, or its answer is not one of this protocol."""
+
+
+class ModelNotFoundError(ServerError):
+    """The server answers but does not serve the model that was called."""
+
+
+class NotRequestedError(TritonSam2Error, AttributeError):
+    """This part of the result was not asked for, so it was not transferred."""
+
+
+class MissingExtraError(TritonSam2Error, ImportError):
+    """A library of the `client` extra is needed here and is not installed."""

@@ -1,0 +1,16 @@
+"""Libraries that only some functions need."""
+
+import importlib
+from typing import Any
+
+from triton_sam2._errors import MissingExtraError
+
+
+def require(module: str, purpose: str) -> Any:
+    """Import a library of the `client` extra, or say how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs {module.partition('.')[0]}: pip install 'triton-sam2[client]'"
+        ) from error

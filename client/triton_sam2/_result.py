@@ -1,0 +1,130 @@
+"""The answer to a prediction."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from triton_sam2._errors import InvalidInputError, NotRequestedError, ServerError
+from triton_sam2._extras import require
+from triton_sam2._rpc import Tensors
+
+MaskFormat: TypeAlias = Literal["bitmap", "logits", "rle", "png"]
+FORMAT_OUTPUTS: dict[MaskFormat, str] = {
+    "bitmap": "masks",
+    "logits": "mask_logits",
+    "rle": "masks_rle",
+    "png": "masks_png",
+}
+
+
+class CocoRle(TypedDict):
+    """A mask as COCO's compressed run-length code, as pycocotools takes it."""
+
+    size: list[int]
+    counts: str
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Masks for B objects with M candidates each (M is 1, or 3 with `multimask_output`).
+
+    Unpacks as `masks, iou = result`.
+    """
+
+    image_id: str
+    original_hw: tuple[int, int]
+    """Height and width of the upright original image, in pixels."""
+    iou_predictions: NDArray[np.float32]
+    """[B, M]: the model's own estimate of each mask's quality, about 0 to 1."""
+    tensors: Tensors = field(repr=False)
+    """The answer's tensors as they came, by name."""
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors) -> "Segmentation":
+        """From the answer of the model `sam2`; raises ServerError when a part of it is missing."""
+        image_id, original_hw = read_image_facts(tensors)
+        if "iou_predictions" not in tensors:
+            raise ServerError("the server's answer lacks iou_predictions")
+        return cls(image_id, original_hw, tensors["iou_predictions"], tensors)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        yield self.masks
+        yield self.iou_predictions
+
+    @cached_property
+    def masks(self) -> NDArray[np.uint8]:
+        """UINT8 [B, M, H, W], 0 or 1, at the image's own size, from whichever format was asked for."""
+        if "masks" in self.tensors:
+            return self.tensors["masks"]
+        if "mask_logits" in self.tensors:
+            return (self.mask_logits > 0).astype(np.uint8)
+        if "masks_png" in self.tensors:
+            return self._stack([[_decode_png(png) for png in row] for row in self.pngs])
+        if "masks_rle" not in self.tensors:
+            raise NotRequestedError('masks were not asked for: call with formats=("bitmap",)')
+        decode = require("pycocotools.mask", "decoding RLE masks").decode
+        return self._stack([[decode(rle) for rle in row] for row in self.rles])
+
+    @property
+    def mask_logits(self) -> NDArray[np.float32]:
+        """FP32 [B, M, H, W]; a mask is where they exceed 0. Needs `formats=("logits", ...)`."""
+        return self._tensor("mask_logits", 'formats=("logits",)')
+
+    @property
+    def low_res_masks(self) -> NDArray[np.float32]:
+        """FP32 [B, M, s, s] logits, the `mask_input` of a refinement. Needs `low_res_masks=True`."""
+        return self._tensor("low_res_masks", "low_res_masks=True")
+
+    @property
+    def rles(self) -> list[list[CocoRle]]:
+        """[B][M] masks as COCO RLE. Needs `formats=("rle", ...)`."""
+        rows = self._tensor("masks_rle", 'formats=("rle",)')
+        return [[json.loads(text) for text in row] for row in rows]
+
+    @property
+    def pngs(self) -> list[list[bytes]]:
+        """[B][M] masks as PNG files. Needs `formats=("png", ...)`."""
+        rows = self._tensor("masks_png", 'formats=("png",)')
+        return [[bytes(content) for content in row] for row in rows]
+
+    def _tensor(self, name: str, option: str) -> NDArray[Any]:
+        if name not in self.tensors:
+            raise NotRequestedError(f"{name} was not asked for: call with {option}")
+        return self.tensors[name]
+
+    def _stack(self, rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+        return np.array(rows, np.uint8).reshape(*self.iou_predictions.shape, *self.original_hw)
+
+
+def check_formats(formats: tuple[str, ...] | list[str] | str) -> tuple[MaskFormat, ...]:
+    """The mask formats asked for; none means no masks at the image's own size."""
+    names = (formats,) if isinstance(formats, str) else tuple(formats)
+    known = get_args(MaskFormat)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidInputError(f"formats: expected any of {', '.join(known)}, got {unknown}")
+    return tuple(name for name in known if name in names)
+
+
+def read_image_facts(tensors: Tensors) -> tuple[str, tuple[int, int]]:
+    """The image's id and its height and width, out of an answer."""
+    try:
+        image_id = tensors["cached_image_id"].reshape(-1)[0]
+        height, width = (int(side) for side in tensors["original_hw"])
+    except (KeyError, IndexError, ValueError) as error:
+        raise ServerError(
+            "the server's answer lacks cached_image_id or original_hw: is it a SAM 2 server of this version?"
+        ) from error
+    return image_id.decode() if isinstance(image_id, bytes) else str(image_id), (height, width)
+
+
+def _decode_png(content: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content)) as png:
+        return (np.asarray(png) > 0).astype(np.uint8)

@@ -1,0 +1,99 @@
+"""gRPC, through Triton's own client."""
+
+from pathlib import Path
+from typing import Any
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from triton_sam2._credentials import Credentials
+from triton_sam2._errors import ServerError, TritonSam2Error
+from triton_sam2._rpc import InferRequest, Tensors
+from triton_sam2._statuses import error_from_status, unreachable
+from triton_sam2._urls import Endpoint
+
+_INT32_MAX = 2**31 - 1
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    # Images and masks beyond gRPC's 4 MB default.
+    ("grpc.max_send_message_length", _INT32_MAX),
+    ("grpc.max_receive_message_length", _INT32_MAX),
+    # A server that is back is found again at once, not after gRPC's usual back-off of up to 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+
+def channel_arguments(endpoint: Endpoint, credentials: Credentials) -> dict[str, Any]:
+    """Arguments of Triton's gRPC clients, blocking and asyncio alike."""
+    return {
+        "url": endpoint.address,
+        "ssl": endpoint.has_tls,
+        "root_certificates": _text(credentials.ca_file),
+        "private_key": _text(credentials.key_file),
+        "certificate_chain": _text(credentials.cert_file),
+        "channel_args": _CHANNEL_OPTIONS,
+    }
+
+
+def infer_arguments(request: InferRequest, credentials: Credentials) -> dict[str, Any]:
+    """Arguments of `infer` of Triton's gRPC clients."""
+    inputs = []
+    for name, array in request.inputs.items():
+        tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        inputs.append(tensor.set_data_from_numpy(array))
+    return {
+        "model_name": request.model,
+        "inputs": inputs,
+        "outputs": [triton.InferRequestedOutput(name) for name in request.outputs],
+        "request_id": request.request_id,
+        "client_timeout": request.timeout_s,
+        "headers": dict(credentials.headers),
+    }
+
+
+def read_answer(result: Any, request: InferRequest) -> Tensors:
+    """The outputs asked for, by name."""
+    arrays = {name: result.as_numpy(name) for name in request.outputs}
+    missing = [name for name, array in arrays.items() if array is None]
+    if missing:
+        raise ServerError(f"the server's answer lacks {', '.join(missing)}")
+    return arrays
+
+
+def translate_error(error: InferenceServerException, endpoint: Endpoint) -> TritonSam2Error:
+    """Triton's one exception ► ours."""
+    status = str(error.status() or "").removeprefix("StatusCode.")
+    message = str(error.message() or "")
+    if status == "UNAVAILABLE" and _is_connection_failure(message):
+        return unreachable(endpoint, message.rpartition("last error: ")[2])
+    return error_from_status(status, message)
+
+
+class GrpcTransport:
+    """A connection that any number of threads may share."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._client = triton.InferenceServerClient(**channel_arguments(endpoint, credentials))
+
+    def infer(self, request: InferRequest) -> Tensors:
+        """The outputs asked for, by name."""
+        try:
+            result = self._client.infer(**infer_arguments(request, self._credentials))
+        except InferenceServerException as error:
+            raise translate_error(error, self._endpoint) from error
+        return read_answer(result, request)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _is_connection_failure(message: str) -> bool:
+    return "failed to connect to all addresses" in message or "resolution failed" in message
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

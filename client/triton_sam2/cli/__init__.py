@@ -1,0 +1,40 @@
+"""The command `triton-sam2`."""
+
+import sys
+
+from triton_sam2._errors import (
+    ImageNotFoundError,
+    InvalidInputError,
+    ServerUnavailableError,
+    TritonSam2Error,
+)
+
+EXIT_ERROR = 1
+EXIT_INVALID_INPUT = 2  # also what a wrong option exits with
+EXIT_UNAVAILABLE = 3
+EXIT_IMAGE_NOT_FOUND = 4
+
+
+def app() -> None:
+    """Run the command line; an error becomes one readable line and an exit code."""
+    try:
+        from triton_sam2.cli._commands import commands  # noqa: PLC0415 - typer is in an extra
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: {error.name} is missing: pip install 'triton-sam2[client]'\n")
+        sys.exit(EXIT_ERROR)
+    try:
+        commands()
+    except TritonSam2Error as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: TritonSam2Error) -> int:
+    """1 in general, 2 invalid input, 3 server not available, 4 image unknown to the server."""
+    if isinstance(error, InvalidInputError):
+        return EXIT_INVALID_INPUT
+    if isinstance(error, ServerUnavailableError):
+        return EXIT_UNAVAILABLE
+    if isinstance(error, ImageNotFoundError):
+        return EXIT_IMAGE_NOT_FOUND
+    return EXIT_ERROR

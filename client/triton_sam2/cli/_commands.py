@@ -1,0 +1,21 @@
+"""The commands of `triton-sam2`."""
+
+import typer
+
+from triton_sam2.cli._segment import segment
+
+commands = typer.Typer(
+    name="triton-sam2",
+    help="Segment Anything 2.1 on a Triton server: images and prompts in, masks out.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 error, 2 invalid input, 3 no server, 4 unknown image.",
+)
+commands.command()(segment)
+
+
+@commands.callback()
+def _root() -> None:
+    """Keeps `segment` a subcommand while it is the only one."""

@@ -1,0 +1,57 @@
+"""Prompts as options spell them."""
+
+from dataclasses import dataclass
+
+from triton_sam2._errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Points and boxes by object, as the client's methods take them."""
+
+    point_coords: list[list[tuple[float, float]]] | None
+    point_labels: list[list[int]] | None
+    box: list[list[float]] | None
+
+
+def read_prompts(points: list[str], boxes: list[str]) -> PromptOptions:
+    """Read `--point X,Y[,LABEL[,OBJECT]]` and `--box X0,Y0,X1,Y1` options.
+
+    The k-th box belongs to object k; a point to object 1 unless it says otherwise.
+    """
+    coords: dict[int, list[tuple[float, float]]] = {}
+    labels: dict[int, list[int]] = {}
+    for text in points:
+        numbers = _numbers(text, "--point", (2, 3, 4), "X,Y[,LABEL[,OBJECT]]")
+        label, index = [*numbers[2:], *[1.0, 1.0][len(numbers) - 2 :]]
+        if not (label.is_integer() and index.is_integer() and index >= 1):
+            raise InvalidInputError(f"--point: expected LABEL 1 or 0, OBJECT 1, 2, …, got {text!r}")
+        coords.setdefault(int(index), []).append((numbers[0], numbers[1]))
+        labels.setdefault(int(index), []).append(int(label))
+    box_rows = [_numbers(text, "--box", (4,), "X0,Y0,X1,Y1") for text in boxes]
+    if not coords and not box_rows:
+        raise InvalidInputError("give at least one --point X,Y or --box X0,Y0,X1,Y1")
+    objects = range(1, max(max(coords, default=0), len(box_rows)) + 1)
+    if box_rows and len(box_rows) != len(objects):
+        raise InvalidInputError(
+            f"--box: {len(box_rows)} boxes for {len(objects)} objects; give every object a box, or none"
+        )
+    if not box_rows:
+        without = [index for index in objects if index not in coords]
+        if without:
+            raise InvalidInputError(f"--point: no point for object {without[0]}")
+    return PromptOptions(
+        [coords.get(index, []) for index in objects] if coords else None,
+        [labels.get(index, []) for index in objects] if coords else None,
+        box_rows or None,
+    )
+
+
+def _numbers(text: str, option: str, counts: tuple[int, ...], form: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise InvalidInputError(f"{option}: expected {form}, got {text!r}")
+    return numbers

@@ -1,0 +1,123 @@
+"""A SAM 2 server without a server: the cache's rules and masks that are cheap to predict."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from triton_sam2._errors import ImageNotFoundError, InvalidInputError
+from triton_sam2._rpc import InferRequest, Tensors, bytes_tensor
+
+LOW_RES_SIDE = 16
+
+
+def png_of(height: int = 40, width: int = 60, shade: int = 0) -> bytes:
+    """A small image file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass
+class FakeSam:
+    """Answers requests as the server would, with a rectangle round each object's first point or box."""
+
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # by id
+    requests: list[InferRequest] = field(default_factory=list)
+    encodes: Counter[str] = field(default_factory=Counter)
+    failures: list[Exception] = field(default_factory=list)  # raised one per request, first come
+
+    def infer(self, request: InferRequest) -> Tensors:
+        self.requests.append(request)
+        if self.failures:
+            raise self.failures.pop(0)
+        if "forget" in request.inputs:
+            image_id = request.inputs["image_id"][0].decode()
+            if self.sizes.pop(image_id, None) is None:
+                raise ImageNotFoundError(f"image_id {image_id!r} is unknown")
+            return {"cached_image_id": bytes_tensor(image_id)}
+        image_id = self._cache(request)
+        height, width = self.sizes[image_id]
+        answer = {
+            "cached_image_id": bytes_tensor(image_id),
+            "original_hw": np.array([height, width], np.int32),
+        }
+        if request.model == "sam2":
+            answer |= fake_masks(request, height, width)
+        return {name: answer[name] for name in request.outputs}
+
+    def _cache(self, request: InferRequest) -> str:
+        image = request.inputs.get("image")
+        name = request.inputs.get("image_id")
+        image_id = name[0].decode() if name is not None else None
+        if image is None:
+            if image_id not in self.sizes:
+                raise ImageNotFoundError(f"image_id {image_id!r} is unknown: send the image again")
+            return image_id
+        content = image[0]
+        image_id = image_id or f"sha256:{hashlib.sha256(content).hexdigest()}"
+        try:
+            width, height = Image.open(io.BytesIO(content)).size
+        except OSError as error:
+            raise InvalidInputError("image: not an image file") from error
+        self.encodes[image_id] += image_id not in self.sizes
+        self.sizes[image_id] = (height, width)
+        return image_id
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class AsyncFakeSam(FakeSam):
+    """The same for asyncio; `gate`, where given, is awaited before each answer."""
+
+    gate: Callable[[InferRequest], Any] | None = None
+
+    async def infer(self, request: InferRequest) -> Tensors:  # type: ignore[override]
+        if self.gate is not None:
+            await self.gate(request)
+        return FakeSam.infer(self, request)
+
+    async def close(self) -> None:  # type: ignore[override]
+        """Nothing to close."""
+
+
+def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]:
+    """Every format, for the objects of a request."""
+    inputs = request.inputs
+    planes = 3 if "multimask_output" in inputs else 1
+    if "box" in inputs:
+        boxes = inputs["box"]
+    elif "point_coords" in inputs:
+        first = inputs["point_coords"][:, 0]
+        boxes = np.concatenate([first - 5, first + 5], axis=1)
+    else:
+        boxes = np.tile(
+            np.array([[0, 0, width, height]], np.float32), (len(inputs["mask_input"]), 1)
+        )
+    masks = np.zeros((len(boxes), planes, height, width), np.uint8)
+    for row, box in zip(masks, boxes, strict=True):
+        for index, plane in enumerate(row):
+            x0, y0, x1, y1 = (int(max(0, side)) for side in box)
+            plane[y0 : y1 + index, x0:x1] = 1
+    rles, pngs = np.empty(masks.shape[:2], object), np.empty(masks.shape[:2], object)
+    for at in np.ndindex(*masks.shape[:2]):
+        rle = coco_mask.encode(np.asfortranarray(masks[at]))
+        rles[at] = json.dumps({"size": [height, width], "counts": rle["counts"].decode()}).encode()
+        buffer = io.BytesIO()
+        Image.fromarray(masks[at] * 255).save(buffer, "PNG")
+        pngs[at] = buffer.getvalue()
+    return {
+        "masks": masks,
+        "mask_logits": masks * np.float32(2) - 1,
+        "masks_rle": rles,
+        "masks_png": pngs,
+        "iou_predictions": np.tile(np.array([0.5, 0.9, 0.7], np.float32)[:planes], (len(boxes), 1)),
+        "low_res_masks": np.zeros((*masks.shape[:2], LOW_RES_SIDE, LOW_RES_SIDE), np.float32),
+    }
