@@ -9,8 +9,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Pillow's plugins for what we promise to read. Nothing else is ever tried on bytes from the wire.
-# MPO is what the JPEG plugin calls a phone's JPEG with a second picture behind the first.
-ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+# What the JPEG plugin calls a phone's JPEG with further pictures (depth, thumbnail) behind the first.
+MULTI_PICTURE_JPEG = "MPO"
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 UNSUPPORTED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
 
@@ -89,7 +90,7 @@ def _check_header(picture: Image.Image, max_image_pixels: int) -> None:
         frames = getattr(picture, "n_frames", 1)
     except Exception as error:
         raise InvalidImageError(f"image: expected a sound file, got: {error}") from error
-    if frames > 1 and picture.format != "MPO":
+    if frames > 1 and picture.format != MULTI_PICTURE_JPEG:
         raise InvalidImageError(
             f"image: expected one picture, got an animated or multi-page {picture.format} of {frames}"
         )

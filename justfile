@@ -1,0 +1,119 @@
+# Segment Anything 2.1 on NVIDIA Triton. `just` alone lists what can be done.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+python := ".venv/bin/python"
+# The launcher lives in docker/, the exporter in the root.
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker"
+
+# List the recipes
+[private]
+default:
+    @just --list --unsorted
+
+# Create .venv with everything that development needs (the other recipes install what they need themselves)
+setup: (_install "client,server,export,dev")
+    @echo "Ready: .venv"
+
+# From a fresh clone to a picture: serve the small model in the box, segment a photograph, write demo-output/
+demo: (_install "client,server")
+    {{ python }} client/examples/demo.py
+
+# Download Meta's checkpoint of a size (tiny, small, base_plus, large) into checkpoints/
+download size *args: (_install "client,server,export")
+    {{ python }} -m export.download "$@"
+
+# Turn a size's checkpoint into model_repository/ (options: just export tiny --help)
+export size *args: (_install "client,server,export")
+    {{ python }} -m export --size "$@"
+
+# Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
+serve *args: (_install "client,server")
+    {{ python }} -m sam2_server serve "$@"
+
+# Start the server on the small model in the box
+serve-demo *args: (_install "client,server")
+    {{ python }} -m export.repository --onnx-dir export/demo_model/onnx --output-dir .demo_repository
+    {{ python }} -m sam2_server serve --model-repository .demo_repository "$@"
+
+# Stop the server that `just serve` started here
+stop *args: (_install "client,server")
+    {{ python }} -m sam2_server stop "$@"
+
+# Say what runs, and whether it answers a real call
+status *args: (_install "client,server")
+    {{ python }} -m sam2_server status "$@"
+
+# Segment an image: just segment photo.jpg --point 320,240 -o mask.png --overlay overlay.png
+segment *args: (_install "client")
+    .venv/bin/triton-sam2 segment "$@"
+
+# All tests, against a real server (arguments go to pytest)
+test *args: (_install "client,server,export,dev")
+    {{ python }} -m pytest "$@"
+
+# The quick tests: no slow ones, under a minute
+test-fast *args: (_install "client,server,export,dev")
+    {{ python }} -m pytest -m "not slow and not server" "$@"
+
+# Lint, formatting and types
+lint: (_install "client,server,export,dev")
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+
+# Mend what lint can mend by itself
+fix: (_install "client,server,export,dev")
+    .venv/bin/ruff check --fix .
+    .venv/bin/ruff format .
+
+# Latencies and bytes of a cold call and a cached click, against a client that does it the old way
+bench *args: (_install "client,server,export,dev")
+    {{ python }} tests/bench/bench.py "$@"
+
+# Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
+soak *args: (_install "client,server,export,dev")
+    {{ python }} tests/soak/soak.py "$@"
+
+# Train the small model in the box anew (options: just train-demo --help)
+train-demo *args: (_install "client,server,export,dev")
+    {{ python }} -m export.demo_model.train "$@"
+
+# Write the small model's ONNX files from its weights
+export-demo: (_install "client,server,export,dev")
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx
+
+# Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
+evaluate-demo *args: (_install "client,server,export,dev")
+    {{ python }} -m export.demo_model.evaluate "$@"
+
+# Remove what the recipes made here, except checkpoints
+clean:
+    rm -rf .venv .run .demo_repository demo-output model_repository
+
+[private]
+_install extras:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [ ! -x .venv/bin/python ]; then
+        for candidate in "${PYTHON:-}" python3.11 python3.12 python3.10 python3; do
+            if [ -n "$candidate" ] && "$candidate" -c \
+                'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+                python=$candidate
+                break
+            fi
+        done
+        if [ -z "${python:-}" ]; then
+            echo "No Python 3.10, 3.11 or 3.12 found (Triton 24.10 runs these). Install one, or name it: PYTHON=… just …" >&2
+            exit 1
+        fi
+        "$python" -m venv .venv
+    fi
+    # Installed once for each state of pyproject.toml.
+    stamp=".venv/.installed-{{ extras }}-$(sha256sum pyproject.toml | cut -c1-12)"
+    if [ ! -e "$stamp" ]; then
+        echo "Installing {{ extras }} into .venv …" >&2
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[{{ extras }}]"
+        touch "$stamp"
+    fi

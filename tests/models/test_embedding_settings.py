@@ -1,0 +1,34 @@
+import pytest
+from embedding_settings import LEAST_VALUES, InvalidSettingError, parse_settings
+
+
+def parameters(**changes):
+    texts = {name: str(least + 100) for name, least in LEAST_VALUES.items()} | changes
+    return {name: {"string_value": text} for name, text in texts.items()}
+
+
+def test_every_parameter_reaches_its_place():
+    settings = parse_settings(parameters(cache_budget_bytes="7", max_pending_encodes="9"))
+    assert settings.cache.budget_bytes == 7
+    assert settings.service.max_pending_encodes == 9
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "0x10"])
+def test_values_are_whole_numbers(text):
+    with pytest.raises(InvalidSettingError, match="cache_idle_seconds must be a whole number"):
+        parse_settings(parameters(cache_idle_seconds=text))
+
+
+@pytest.mark.parametrize("name", [n for n, least in LEAST_VALUES.items() if least > 0])
+def test_values_have_a_least(name):
+    with pytest.raises(InvalidSettingError, match=f"{name} must be .* at least"):
+        parse_settings(parameters(**{name: str(LEAST_VALUES[name] - 1)}))
+
+
+def test_missing_and_unknown_parameters_are_named():
+    incomplete = parameters()
+    del incomplete["max_image_id_bytes"]
+    with pytest.raises(InvalidSettingError, match="max_image_id_bytes is missing"):
+        parse_settings(incomplete)
+    with pytest.raises(InvalidSettingError, match="unknown parameter 'cache_size'"):
+        parse_settings(parameters(cache_size="1"))
