@@ -126,6 +126,7 @@ def test_a_phones_jpeg_with_a_second_picture_gives_the_first():
 
 def claims(width: int, height: int) -> bytes:
     """A PNG of a few dozen bytes whose header claims this size."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

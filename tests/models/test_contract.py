@@ -1,0 +1,182 @@
+"""Every config.pbtxt against every other: ensemble edges, BLS calls, and what the adapters read and write."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+MODELS = Path(__file__).parents[2] / "models"
+CONFIGS = {
+    path.parent.name: text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    for path in sorted(MODELS.glob("*/config.pbtxt"))
+}
+ENSEMBLE = CONFIGS["sam2"]
+PYTHON_MODELS = [name for name, config in CONFIGS.items() if config.backend == "python"]
+ONNX_MODELS = ["sam2_decoder", "sam2_encoder"]
+
+
+def tensors(declared) -> dict:
+    return {tensor.name: tensor for tensor in declared}
+
+
+def signature(tensor, batched: bool = False):
+    """Data type and full shape; a batch dimension counts as one that varies."""
+    return tensor.data_type, ([-1] if batched else []) + list(tensor.dims)
+
+
+def fits(producer, consumer) -> bool:
+    """Whether all that one tensor may hold is what another one takes."""
+    (type_a, dims_a), (type_b, dims_b) = producer, consumer
+    return (
+        type_a == type_b
+        and len(dims_a) == len(dims_b)
+        and all(b in (-1, a) for a, b in zip(dims_a, dims_b, strict=True))
+    )
+
+
+def test_the_repository_has_the_seven_models():
+    assert set(CONFIGS) == {
+        "sam2",
+        "sam2_embedding",
+        "sam2_preprocess",
+        "sam2_encoder",
+        "sam2_prompt",
+        "sam2_decoder",
+        "sam2_postprocess",
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_its_own_name_and_how_many_instances_run(name):
+    config = CONFIGS[name]
+    assert config.name == name
+    if name == "sam2":
+        assert config.platform == "ensemble"
+    else:
+        assert [group.count for group in config.instance_group]
+    if name in ONNX_MODELS:
+        kinds = {group.kind for group in config.instance_group}
+        assert kinds == {
+            model_config_pb2.ModelInstanceGroup.KIND_AUTO
+        }  # loads with and without a GPU
+
+
+def test_the_cache_has_one_process():
+    assert sum(group.count for group in CONFIGS["sam2_embedding"].instance_group) == 1
+
+
+def test_no_queue_policy_on_a_model_with_one_instance():
+    # It disables prefetching and stalls half a second at a time.
+    for config in CONFIGS.values():
+        assert not config.dynamic_batching.HasField("default_queue_policy")
+
+
+def test_no_ensemble_tensor_is_both_input_and_output():
+    # Triton would answer with an echo of the input, without a word.
+    assert not set(tensors(ENSEMBLE.input)) & set(tensors(ENSEMBLE.output))
+
+
+def test_every_ensemble_edge_fits():
+    sources = {name: signature(tensor) for name, tensor in tensors(ENSEMBLE.input).items()}
+    optional = {tensor.name for tensor in ENSEMBLE.input if tensor.optional}
+    for step in ENSEMBLE.ensemble_scheduling.step:
+        config = CONFIGS[step.model_name]
+        inputs, outputs = tensors(config.input), tensors(config.output)
+        assert set(step.input_map) <= set(inputs), step.model_name
+        assert {n for n, t in inputs.items() if not t.optional} <= set(step.input_map)
+        for inner, outer in step.input_map.items():
+            assert fits(sources[outer], signature(inputs[inner])), (step.model_name, inner)
+            assert inputs[inner].optional == (outer in optional), (step.model_name, inner)
+        for inner, outer in step.output_map.items():
+            assert outer not in sources, f"{outer} is written twice"
+            sources[outer] = signature(outputs[inner])
+    for name, tensor in tensors(ENSEMBLE.output).items():
+        assert fits(sources[name], signature(tensor)), name
+
+
+def test_every_public_input_is_used():
+    used = {
+        outer for step in ENSEMBLE.ensemble_scheduling.step for outer in step.input_map.values()
+    }
+    assert set(tensors(ENSEMBLE.input)) <= used
+    assert all(tensor.optional for tensor in ENSEMBLE.input)
+
+
+def adapter(model: str) -> ast.Module:
+    return ast.parse((MODELS / model / "1" / "model.py").read_text())
+
+
+def strings(node: ast.AST) -> list[str]:
+    return [
+        n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    ]
+
+
+def is_tensor(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Tensor"
+
+
+def test_every_bls_call_of_sam2_embedding_fits():
+    """`_call(model, tensors, outputs)`: names exist, nothing required is missing, types come back right."""
+    module = adapter("sam2_embedding")
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    calls = [
+        node
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_call"
+    ]
+    called = {}
+    for call in calls:
+        model, sent, asked = call.args
+        names = [
+            name
+            for n in ast.walk(asked)
+            if isinstance(n, ast.Name)
+            for name in constants.get(n.id, ())
+        ]
+        called[model.value] = (
+            {tensor.args[0].value for tensor in ast.walk(sent) if is_tensor(tensor)},
+            set(strings(asked) + names),
+        )
+    assert set(called) == {"sam2_preprocess", "sam2_encoder"}
+    for model, (sent, asked) in called.items():
+        assert sent == set(tensors(CONFIGS[model].input)), model
+        assert asked <= set(tensors(CONFIGS[model].output)), model
+
+    preprocess, encoder, embedding = (
+        CONFIGS[name] for name in ("sam2_preprocess", "sam2_encoder", "sam2_embedding")
+    )
+    resized = signature(tensors(preprocess.output)["resized_image"])
+    assert fits(resized, signature(tensors(encoder.input)["resized_image"]))
+    for name, tensor in tensors(encoder.output).items():
+        one = (tensor.data_type, [1, *tensor.dims])
+        assert one == signature(tensors(embedding.output)[name]), name
+
+
+def test_the_notice_that_weights_changed_reaches_sam2_embedding():
+    calls = [
+        node
+        for node in ast.walk(adapter("sam2_postprocess"))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "InferenceRequest"
+    ]
+    assert [
+        keyword.value.value for keyword in calls[0].keywords if keyword.arg == "model_name"
+    ] == ["sam2_embedding"]
+    sent = signature(tensors(CONFIGS["sam2_postprocess"].input)["encoder_fingerprint"])
+    assert sent == signature(tensors(CONFIGS["sam2_embedding"].input)["retired_fingerprint"])
+
+
+@pytest.mark.parametrize("model", PYTHON_MODELS)
+def test_an_adapter_names_every_tensor_and_parameter_that_its_config_declares(model):
+    """What an adapter neither reads nor writes by name would be declared in vain (or misspelt)."""
+    sources = "".join(path.read_text() for path in (MODELS / model / "1").glob("*.py"))
+    config = CONFIGS[model]
+    declared = Counter([*tensors(config.input), *tensors(config.output), *config.parameters])
+    assert [name for name in declared if name not in sources] == []
