@@ -1,5 +1,7 @@
 """A status and a message from the server ► the exception that says it."""
 
+import re
+
 from triton_sam2._errors import (
     AccessDeniedError,
     CallCancelledError,
@@ -14,6 +16,8 @@ from triton_sam2._errors import (
 )
 from triton_sam2._urls import Endpoint
 
+# Which of its models complained is Triton's own business.
+_ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")
 _HTTP_STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -47,7 +51,7 @@ def http_status_name(status: int) -> str:
 
 def error_from_status(status: str, message: str) -> TritonSam2Error:
     """The exception for a status (by its gRPC name) that a server answered with."""
-    text = message.strip() or status
+    text = _ENSEMBLE_PREFIX.sub("", message.strip()) or status
     if "unknown model" in text.lower():
         # Triton says so with various statuses, NOT_FOUND among them, which otherwise means an image.
         return ModelNotFoundError(text)

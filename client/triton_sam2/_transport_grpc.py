@@ -19,9 +19,14 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", _INT32_MAX),
     # A server that is back is found again at once, not after gRPC's usual back-off of up to 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+# How gRPC words it when there is nobody; a busy or restarting server has the same status.
+_CONNECTION_FAILURES = (
+    "failed to connect to all addresses",
+    "resolution failed",
+    "errors resolving",
+)
 
 
 def channel_arguments(endpoint: Endpoint, credentials: Credentials) -> dict[str, Any]:
@@ -92,7 +97,7 @@ class GrpcTransport:
 
 
 def _is_connection_failure(message: str) -> bool:
-    return "failed to connect to all addresses" in message or "resolution failed" in message
+    return any(phrase in message for phrase in _CONNECTION_FAILURES)
 
 
 def _text(path: Path | None) -> str | None:
