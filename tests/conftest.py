@@ -1,0 +1,27 @@
+"""One real server for the session, with the small model in the box."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running_server import ROOT, RunningServer
+
+
+@pytest.fixture(scope="session")
+def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model repository around the small model's ONNX files."""
+    from export.repository import assemble_repository  # noqa: PLC0415 - unit tests need none of it
+
+    directory = tmp_path_factory.mktemp("repository") / "demo"
+    assemble_repository(ROOT / "export/demo_model/onnx", directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server(
+    demo_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A real Triton server with the small model; shared, so tests leave it as they find it."""
+    with RunningServer(demo_repository, tmp_path_factory.mktemp("server")) as running:
+        yield running
