@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from export.demo_model.fields import ByteImage, as_floats
+from export.demo_model.fields import ByteImage, FloatImage, as_floats
 from export.demo_model.model import IMAGE_SIZE
 from export.demo_model.prompts import training_prompt
 from export.demo_model.scenes import LEAST_LABELLED_AREA, TRAINING_STREAM, seeded_scene
@@ -91,7 +91,10 @@ def augment(
     # Pillow's antialiased bilinear filter: what the server's preprocessing does
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     image = np.asarray(resized)
-    labels = cv2.resize(np.ascontiguousarray(labels), (size, size), interpolation=cv2.INTER_NEAREST)
+    labels = np.asarray(
+        cv2.resize(np.ascontiguousarray(labels), (size, size), interpolation=cv2.INTER_NEAREST),
+        dtype=np.uint8,
+    )
     turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
     if mirrored:
@@ -121,7 +124,11 @@ class PromptBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([_BATCH_STREAM, self._seed, step])
         kind = str(rng.choice(_KINDS, p=_KIND_SHARES))
-        images, label_maps, coverages, coords, labels = [], [], [], [], []
+        images: list[ByteImage] = []
+        label_maps: list[ByteImage] = []
+        coverages: list[FloatImage] = []
+        coords: list[list[tuple[float, float]]] = []
+        labels: list[list[int]] = []
         while len(images) < self._images:
             scene = self._pool[int(rng.integers(self._pool_size))]
             image, label_map = augment(rng, *scene, IMAGE_SIZE)

@@ -45,10 +45,9 @@ class DenseHeads(nn.Module):
         self.fields = nn.ModuleList([nn.Conv2d(width, 4, 1) for _ in range(3)])
         self.embeddings = nn.ModuleList([nn.Conv2d(width, embedding, 1) for _ in range(3)])
         self.radius = nn.Parameter(torch.full((3,), 2.0))
-        for layer in self.embeddings:
-            nn.init.normal_(layer.weight, std=1.5 * width**-0.5)
-        for layer in self.fields:
-            nn.init.normal_(layer.weight, std=0.5 * width**-0.5)
+        for layers, gain in ((self.embeddings, 1.5), (self.fields, 0.5)):
+            for layer in layers:
+                nn.init.normal_(layer.get_parameter("weight"), std=gain * width**-0.5)
 
     def forward(self, pyramid: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of the fields and of the pairs; `labels` uint8 [B, h, w] of the finest map."""

@@ -76,9 +76,9 @@ def ownership_loss(planes: Tensor, coverage: Tensor, images: int) -> Tensor:
     `planes` [B*K, 4, s, s], `coverage` [B*K, 1, s, s]. Keeps the masks of one image apart early
     in training.
     """
-    logits = planes.unflatten(0, (images, -1))
+    logits = planes.view(images, -1, *planes.shape[1:])
     logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).log_softmax(1)
-    owned = coverage.unflatten(0, (images, -1))
+    owned = coverage.view(images, -1, *coverage.shape[1:])
     owned = owned / owned.sum(1, keepdim=True).clamp(min=1)
     shares = torch.cat([1 - owned.sum(1, keepdim=True), owned], dim=1)
     per_owner = shares / (shares.sum((-1, -2), keepdim=True) + 1)

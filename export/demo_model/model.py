@@ -108,7 +108,8 @@ def decode(
     tokens, image = decoder.transformer(tokens, source, positions, None)
 
     def add_per_image(upscaled: Tensor, skip: Tensor) -> Tensor:
-        return (upscaled.unflatten(0, (-1, per_image)) + skip[:, None]).flatten(0, 1)
+        grouped = upscaled.view(-1, per_image, *upscaled.shape[1:])
+        return (grouped + skip[:, None]).flatten(0, 1)
 
     image = image.transpose(2, 3).reshape(source.shape)
     upscaled = add_per_image(decoder.upscale_conv1(image), features.high_res_feats_1)
@@ -118,6 +119,6 @@ def decode(
     weights = torch.stack(
         [mlp(tokens[:, 0, 2 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
     )
-    planes = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+    planes = (weights @ upscaled.flatten(2)).view(prompts, -1, *upscaled.shape[-2:])
     iou_predictions = decoder.iou_prediction_head(tokens[:, 0, 1])
     return planes, iou_predictions, decoder.pred_obj_score_head(tokens[:, 0, 0])

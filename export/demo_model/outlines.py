@@ -14,7 +14,7 @@ _CIRCLE: Points = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 def _stretch(points: Points, ratio: float) -> Points:
-    return points * np.array([1.0, ratio])
+    return np.asarray(points * np.array([1.0, ratio]))
 
 
 def _disc(rng: np.random.Generator) -> Points:
@@ -40,7 +40,7 @@ def _blob(rng: np.random.Generator) -> Points:
         swing = roughness / wave**0.7 * rng.standard_normal()
         radius += swing * np.cos(wave * _ANGLES + rng.uniform(0, 2 * np.pi))
     points = _CIRCLE * np.clip(radius, 0.3, None)[:, None]
-    return points / np.abs(points).max()
+    return np.asarray(points / np.abs(points).max())
 
 
 def _polygon(rng: np.random.Generator) -> Points:

@@ -27,7 +27,7 @@ def centre_click(mask: Mask) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def draw_pixel(rng: np.random.Generator, weight: NDArray[np.floating]) -> tuple[float, float]:
+def draw_pixel(rng: np.random.Generator, weight: FloatImage) -> tuple[float, float]:
     """A pixel with probability proportional to `weight` [H, W], which must not be all zero."""
     cumulative = np.cumsum(weight, dtype=np.float64)
     index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))

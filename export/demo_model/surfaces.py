@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from export.demo_model.fields import (
     ByteImage,
@@ -80,7 +81,7 @@ def random_look(rng: np.random.Generator, colour: Points, grey: bool, light_angl
 def object_colour(rng: np.random.Generator, look: Look) -> Points:
     """The look's colour as one object has it, [3]."""
     hue_shift = 0.0 if look.grey else look.colour_jitter * 60 * rng.standard_normal(3)
-    return look.colour * np.exp(rng.normal(0, look.colour_jitter)) + hue_shift
+    return np.asarray(look.colour * np.exp(rng.normal(0, look.colour_jitter)) + hue_shift)
 
 
 def _relief_height(rng: np.random.Generator, height: int, width: int) -> FloatImage:
@@ -114,7 +115,9 @@ def _relief_height(rng: np.random.Generator, height: int, width: int) -> FloatIm
     return z
 
 
-def _shade(height_field: FloatImage, inside: np.ndarray, angle: float, amount: float) -> FloatImage:
+def _shade(
+    height_field: FloatImage, inside: NDArray[np.bool_], angle: float, amount: float
+) -> FloatImage:
     """Light from one side on a height field: lightness of about ±`amount`."""
     slope_y, slope_x = np.gradient(height_field)
     slope = slope_x * np.cos(angle) + slope_y * np.sin(angle)

@@ -38,7 +38,7 @@ class TrainingOptions:
     init: Path | None = None
     seed: int = 0
     device: str = "cpu"
-    learning_rate: float = 7e-4
+    learning_rate: float = 4e-4
     images: int = 4
     objects: int = 8
     pool_scenes: int = 6000
@@ -156,14 +156,14 @@ def _log_quality(state: TrainingState, scenes: list[ScoredScene]) -> None:
     _log.info("held-out mean IoU at step %d:  %s", state.step, line)
 
 
-def main(
+def main(  # noqa: PLR0917 - one parameter per option
     output_dir: Annotated[Path, typer.Option(help="Checkpoint, scenes and weights go here.")],
     minutes: Annotated[float, typer.Option(help="Length of the schedule.")] = 90.0,
     steps: Annotated[int | None, typer.Option(help="Length in steps, instead of minutes.")] = None,
     init: Annotated[Path | None, typer.Option(help="Folder of weights to start from.")] = None,
     seed: Annotated[int, typer.Option(help="Weights, scenes, batches.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 7e-4,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 4e-4,
     images: Annotated[int, typer.Option(help="Images per step.")] = 4,
     objects: Annotated[int, typer.Option(help="Objects asked for per image.")] = 8,
     pool_scenes: Annotated[int, typer.Option(help="Different training scenes.")] = 6000,
