@@ -1,0 +1,186 @@
+"""Prompt encoder and mask decoder as one graph: embeddings and B objects' prompts in, planes out."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import Sam2Model
+
+from export.layers import attention, channel_norm, dense, edge, feed_forward, layer_norm
+from export.sizes import image_size_of
+
+NOT_A_POINT = -1
+NO_TOKEN = -2
+# Added to attention logits of a token that is none: exp() of it is exactly 0, and it stays finite.
+NO_TOKEN_BIAS = -1e9
+# Coordinates beyond this many image widths mean nothing, and larger ones overflow on their way.
+UNIT_COORD_LIMIT = 1e6
+
+
+class DecoderGraph(nn.Module):
+    """SAM 2.1's prompt encoder and mask decoder for the B objects of one image."""
+
+    gaussian: Tensor
+    image_position: Tensor
+    label_table: Tensor
+    output_tokens: Tensor
+    no_memory: Tensor
+    no_mask: Tensor
+    fingerprint: Tensor
+
+    def __init__(self, model: Sam2Model, fingerprint: int) -> None:
+        super().__init__()
+        self.image_size = image_size_of(model.config)
+        self.decoder = model.mask_decoder
+        self.mask_embed = model.prompt_encoder.mask_embed
+        prompts, decoder = model.prompt_encoder, model.mask_decoder
+        width = self.embed_channels = int(prompts.hidden_size)
+        with torch.no_grad():
+            # Row label + 2: no token, not a point, background, foreground, two box corners.
+            label_table = torch.cat(
+                [
+                    torch.zeros(1, width),
+                    prompts.not_a_point_embed.weight.float(),
+                    prompts.point_embed.weight.float(),
+                ]
+            )
+            output_tokens = torch.cat(
+                [t.weight.float() for t in (decoder.obj_score_token, decoder.iou_token)]
+                + [decoder.mask_tokens.weight.float()]
+            )
+            image_position = model.get_image_wide_positional_embeddings().float()
+        for name, tensor in (
+            ("gaussian", prompts.shared_embedding.positional_embedding.float()),
+            ("image_position", image_position.flatten(2).transpose(1, 2)),
+            ("label_table", label_table),
+            ("output_tokens", output_tokens[None]),
+            ("no_memory", model.no_memory_embedding.float().view(1, width, 1, 1)),
+            ("no_mask", prompts.no_mask_embed.weight.float().view(1, width, 1, 1)),
+            ("fingerprint", torch.tensor([fingerprint], dtype=torch.int64)),
+        ):
+            self.register_buffer(name, tensor.detach().clone())
+
+    def forward(
+        self,
+        image_embed: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+        encoder_fingerprint: Tensor,
+        unit_point_coords: Tensor,
+        token_labels: Tensor,
+        dense_mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode all planes for B objects of one image.
+
+        Args:
+            image_embed: FP16 [1, C, S/16, S/16], without `no_memory_embedding`.
+            high_res_feats_0: FP16 [1, C/8, S/4, S/4].
+            high_res_feats_1: FP16 [1, C/4, S/8, S/8].
+            encoder_fingerprint: INT64 [1, 1].
+            unit_point_coords: FP32 [B, N, 2], x over the original width, y over the height.
+            token_labels: INT32 [B, N]; 0, 1 clicks, 2, 3 box corners, -1 not a point, -2 no token
+                at all: it influences nothing, as if N were one less for that object.
+            dense_mask_input: FP32 [B, 1, S/4, S/4], logits of an earlier plane.
+            has_mask_input: FP32 [B], 1 where the object's mask counts, else 0.
+
+        Returns:
+            `plane_logits` FP32 [B, 4, S/4, S/4], `plane_ious` FP32 [B, 4], and
+            `fingerprint_matches` BOOL [1]. Plane 0 is the single mask, 1 to 3 the candidates.
+        """
+        sparse, key_bias = self._sparse(unit_point_coords, token_labels)
+        image = image_embed.float() + self.no_memory
+        image = image + self._dense(dense_mask_input, has_mask_input)
+        tokens, image = self._two_way(sparse, key_bias, image)
+        planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
+        ious = torch.sigmoid(feed_forward(self.decoder.iou_prediction_head, tokens[:, 1]).float())
+        return planes, ious, encoder_fingerprint[0] == self.fingerprint
+
+    def _sparse(self, unit_point_coords: Tensor, token_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """All tokens [B, 6 + N, C], and the attention bias [B, 1, 1, 6 + N] that drops some."""
+        size = self.image_size
+        unit = unit_point_coords.clamp(-UNIT_COORD_LIMIT, UNIT_COORD_LIMIT)
+        # Half a pixel, so that a coordinate means the pixel's centre: the reference's order of steps.
+        centred = 2 * ((unit * size + 0.5) / size) - 1
+        phase = (2 * math.pi) * (centred @ self.gaussian)
+        position = torch.cat([phase.sin(), phase.cos()], dim=-1)
+        is_point = (token_labels >= 0).unsqueeze(2)
+        # Selected, not multiplied: what stands in a dropped token's coordinates must not matter.
+        position = torch.where(is_point, position, torch.zeros_like(position))
+        sparse = position + self.label_table[(token_labels - NO_TOKEN).long()]
+        dropped = (token_labels == NO_TOKEN).float()
+        output_tokens = self.output_tokens.expand(dropped.shape[0], -1, -1)
+        kept = torch.zeros_like(output_tokens[:, :, 0])
+        key_bias = torch.cat([kept, NO_TOKEN_BIAS * dropped], dim=1)
+        return torch.cat([output_tokens, sparse], dim=1), key_bias[:, None, None]
+
+    def _dense(self, dense_mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+        """The mask's embedding [B, C, S/16, S/16], or the no-mask embedding, object by object."""
+        embed = self.mask_embed
+        x = channel_norm(embed.layer_norm1, dense(embed.conv1, dense_mask_input))
+        x = channel_norm(embed.layer_norm2, dense(embed.conv2, embed.activation(x)))
+        x = dense(embed.conv3, embed.activation(x)).float()
+        return torch.where(has_mask_input.view(-1, 1, 1, 1) > 0.5, x, self.no_mask)
+
+    def _two_way(self, sparse: Tensor, key_bias: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The two-way transformer: tokens [B, 6 + N, C] and the image [B, C, S/16, S/16]."""
+        side, width = edge(image, 2), self.embed_channels
+        tokens, pixels = sparse, image.reshape(-1, width, side * side).transpose(1, 2)
+        transformer, position = self.decoder.transformer, self.image_position
+        for layer in transformer.layers:
+            query = tokens if layer.skip_first_layer_pe else tokens + sparse
+            attended = cross_attention(layer.self_attn, query, query, tokens, key_bias)
+            tokens = attended if layer.skip_first_layer_pe else tokens + attended
+            tokens = layer_norm(layer.layer_norm1, tokens)
+            attended = cross_attention(
+                layer.cross_attn_token_to_image, tokens + sparse, pixels + position, pixels
+            )
+            tokens = layer_norm(layer.layer_norm2, tokens + attended)
+            tokens = layer_norm(layer.layer_norm3, tokens + feed_forward(layer.mlp, tokens).float())
+            attended = cross_attention(
+                layer.cross_attn_image_to_token,
+                pixels + position,
+                tokens + sparse,
+                tokens,
+                key_bias,
+            )
+            pixels = layer_norm(layer.layer_norm4, pixels + attended)
+        attended = cross_attention(
+            transformer.final_attn_token_to_image, tokens + sparse, pixels + position, pixels
+        )
+        tokens = layer_norm(transformer.layer_norm_final_attn, tokens + attended)
+        return tokens, pixels.transpose(1, 2).reshape(-1, width, side, side)
+
+    def _planes(
+        self, tokens: Tensor, image: Tensor, high_res_feats_0: Tensor, high_res_feats_1: Tensor
+    ) -> Tensor:
+        """Upscale the image four times and read it out once per mask token: [B, 4, S/4, S/4]."""
+        decoder = self.decoder
+        x = dense(decoder.upscale_conv1, image).float() + high_res_feats_1.float()
+        x = decoder.activation(channel_norm(decoder.upscale_layer_norm, x))
+        x = dense(decoder.upscale_conv2, x).float() + high_res_feats_0.float()
+        x = decoder.activation(x)
+        readouts = torch.stack(
+            [
+                feed_forward(mlp, tokens[:, 2 + plane]).float()
+                for plane, mlp in enumerate(decoder.output_hypernetworks_mlps)
+            ],
+            dim=1,
+        )
+        side = edge(x, 2)
+        # In FP32: the logits themselves, and one small product.
+        return (readouts @ x.reshape(-1, edge(x, 1), side * side)).reshape(-1, 4, side, side)
+
+
+def cross_attention(
+    attn: nn.Module, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None
+) -> Tensor:
+    """Multi-head attention of SAM's decoder over [B, T, C]; FP32 out."""
+    mixed = attention(
+        dense(attn.q_proj, query),  # type: ignore[arg-type]
+        dense(attn.k_proj, key),  # type: ignore[arg-type]
+        dense(attn.v_proj, value),  # type: ignore[arg-type]
+        attn.num_attention_heads,  # type: ignore[arg-type]
+        key_bias,
+    )
+    return dense(attn.o_proj, mixed).float()  # type: ignore[arg-type]
