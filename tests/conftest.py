@@ -11,7 +11,7 @@ from tests.running_server import ROOT, RunningServer
 @pytest.fixture(scope="session")
 def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model repository around the small model's ONNX files."""
-    from export.repository import assemble_repository  # noqa: PLC0415 - unit tests need none of it
+    from export.repository import assemble_repository
 
     directory = tmp_path_factory.mktemp("repository") / "demo"
     assemble_repository(ROOT / "export/demo_model/onnx", directory)

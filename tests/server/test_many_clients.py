@@ -1,0 +1,147 @@
+"""Many clients at once: nothing lost, nothing mixed up, nothing left behind."""
+
+import random
+import re
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.photographs import encoded
+from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
+
+pytestmark = pytest.mark.server
+
+
+def discs(seed: int) -> bytes:
+    """A picture of bright discs, different for each seed."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:120, 0:160]
+    picture = rng.integers(0, 40, (120, 160)).astype(np.uint8)
+    for x, y in rng.integers(20, 100, (4, 2)):
+        picture[(rows - y) ** 2 + (columns - x) ** 2 < 200] = 220
+    return encoded(Image.fromarray(picture), "PNG")
+
+
+def metrics(server) -> dict[str, float]:
+    """The embedding cache's own metrics, by name."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        name: float(value)
+        for name, value in re.findall(
+            r"^sam2_embedding_cache_(\w+?)(?:{[^}]*})? (\S+)$", text, re.M
+        )
+    }
+
+
+def memory(server) -> tuple[int, int]:
+    """Resident bytes of the server's processes, and bytes of shared memory that they use."""
+    root = psutil.Process(server.server_pid)
+    resident = sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
+    prefix = server.state["shm_prefix"]
+    shared = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").glob(f"{prefix}*"))
+    return resident, shared
+
+
+def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
+    images = [discs(seed) for seed in range(20)]
+    clicks = [click(40 + 4 * n, 30 + 3 * n) for n in range(10)]
+    reference = RawClient(server, "grpc")
+    expected = {
+        (i, c): reference.infer(image=bytes_tensor(images[i]), **clicks[c])["masks"]
+        for i in range(len(images))
+        for c in range(len(clicks))
+    }
+    local = threading.local()
+
+    def client() -> RawClient:
+        if not hasattr(local, "client"):
+            local.client = RawClient(
+                server, random.Random(threading.get_ident()).choice(["grpc", "http"])
+            )
+        return local.client
+
+    def one(n: int) -> str:
+        rng = random.Random(n)
+        i, c = rng.randrange(20), rng.randrange(10)
+        kind = rng.choice(["bytes", "bytes", "named", "bad image", "bad click"])
+        tensors = {"image": bytes_tensor(images[i]), **clicks[c]}
+        if kind == "named":
+            tensors["image_id"] = bytes_tensor(b"picture %d" % i)
+        if kind == "bad image":
+            tensors["image"] = bytes_tensor(b"broken %d" % n)
+        if kind == "bad click":
+            tensors["point_labels"] = np.full((1, 1), 7, np.int32)
+        if kind.startswith("bad"):
+            with pytest.raises(RefusedError, match="INVALID_ARGUMENT"):
+                client().infer(**tensors)
+        else:
+            assert np.array_equal(client().infer(**tensors)["masks"], expected[i, c]), (n, kind)
+        return kind
+
+    def everything() -> list[str]:
+        with ThreadPoolExecutor(16) as threads:
+            return list(threads.map(one, range(200)))
+
+    everything()  # first use of 16 connections and of the shared memory they need
+    children = len(psutil.Process(server.server_pid).children(recursive=True))
+    resident_before, shared_before = memory(server)
+    kinds = everything()
+    resident_after, shared_after = memory(server)
+    assert len(kinds) == 200
+    assert len(set(kinds)) == 4
+    assert len(psutil.Process(server.server_pid).children(recursive=True)) == children
+    assert shared_after <= shared_before
+    assert resident_after - resident_before < 64 << 20
+
+
+def test_ten_clients_asking_for_one_new_image_share_one_encode(server):
+    data = bytes_tensor(discs(1000 + int(time.time())))
+    clients = [RawClient(server, "grpc") for _ in range(10)]
+    before = clients[0].executions("sam2_encoder")
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(threads.map(lambda c: c.infer(image=data, **click(40, 30)), clients))
+    assert clients[0].executions("sam2_encoder") == before + 1
+    for answer in answers:
+        assert np.array_equal(answer["masks"], answers[0]["masks"])
+
+
+def test_the_metrics_count_what_the_test_counted(server):
+    client = RawClient(server, "grpc")
+
+    def settled() -> dict[str, float]:
+        time.sleep(2.5)  # figures are published once a second
+        return metrics(server)
+
+    before = settled()
+    fresh = [discs(2000 + int(time.time()) + n) for n in range(3)]
+    ids = [
+        client.infer(image=bytes_tensor(data), **click(40, 30))["cached_image_id"] for data in fresh
+    ]
+    for _ in range(5):
+        for image_id in ids:
+            client.infer(image_id=bytes_tensor(image_id[0]), **click(40, 30))
+    with pytest.raises(RefusedError, match="NOT_FOUND"):
+        client.infer(image_id=bytes_tensor(b"nobody"), **click(40, 30))
+    after = settled()
+    change = {name: after[name] - before[name] for name in after}
+    assert (change["hits_total"], change["misses_total"], change["encodes_total"]) == (15, 3, 3)
+    assert change["unknown_ids_total"] == 1
+    assert change["encode_seconds_count"] == 3
+    assert change["entries"] == 3
+    per_image = change["bytes"] / 3
+    assert per_image == 2 * (96 * 16 * 16 + 12 * 64 * 64 + 24 * 32 * 32) + 8 + 8
+    client.infer(
+        "sam2_embedding",
+        ["cached_image_id"],
+        image_id=bytes_tensor(ids[0][0]),
+        forget=np.array([True]),
+    )
+    assert settled()["forgotten_total"] - after["forgotten_total"] == 1
