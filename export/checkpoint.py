@@ -183,7 +183,10 @@ def _model_with(state: StateDict, config: Sam2Config, source: Path) -> Sam2Model
     """The model of `config` holding exactly `state`, upcast to FP32."""
     model = Sam2Model(config)
     expected = model.state_dict()
-    missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    missing, surplus = (
+        sorted(expected.keys() - state.keys()),
+        sorted(state.keys() - expected.keys()),
+    )
     if missing or surplus:
         raise CheckpointError(
             f"{source}: keys do not match the architecture. Missing ({len(missing)}): "
@@ -195,7 +198,9 @@ def _model_with(state: StateDict, config: Sam2Config, source: Path) -> Sam2Model
         if tensor.shape != state[key].shape
     ]
     if wrong:
-        raise CheckpointError(f"{source}: {len(wrong)} tensors have the wrong shape: {_listed(wrong)}")
+        raise CheckpointError(
+            f"{source}: {len(wrong)} tensors have the wrong shape: {_listed(wrong)}"
+        )
     model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     not_finite = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if not_finite:

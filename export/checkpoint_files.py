@@ -56,7 +56,9 @@ def read_meta_file(path: Path) -> dict[str, Tensor]:
         ) from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(t, Tensor) for t in model.values()):
-        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
+        found = (
+            sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
+        )
         raise CheckpointError(
             f'{path}: expected {{"model": state dict}} as Meta publishes it; found {found}'
         )

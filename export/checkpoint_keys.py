@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 _DECODER_BLOCK = r"sam_mask_decoder\.transformer\.layers\.(\d+)"
 _ATTENTION = r"(self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
-_HEAD = r"sam_mask_decoder\.(iou_prediction_head|pred_obj_score_head|output_hypernetworks_mlps\.\d+)"
+_HEAD = (
+    r"sam_mask_decoder\.(iou_prediction_head|pred_obj_score_head|output_hypernetworks_mlps\.\d+)"
+)
 _WB = r"(weight|bias)"
 
 # Meta's key, as a pattern, ► transformers' key.
@@ -39,12 +41,21 @@ _IMAGE_KEYS: tuple[tuple[str, str], ...] = (
     # Prompt encoder
     (r"sam_prompt_encoder\.(not_a_point_embed|no_mask_embed)\.weight", r"prompt_encoder.\1.weight"),
     (rf"sam_prompt_encoder\.mask_downscaling\.0\.{_WB}", r"prompt_encoder.mask_embed.conv1.\1"),
-    (rf"sam_prompt_encoder\.mask_downscaling\.1\.{_WB}", r"prompt_encoder.mask_embed.layer_norm1.\1"),
+    (
+        rf"sam_prompt_encoder\.mask_downscaling\.1\.{_WB}",
+        r"prompt_encoder.mask_embed.layer_norm1.\1",
+    ),
     (rf"sam_prompt_encoder\.mask_downscaling\.3\.{_WB}", r"prompt_encoder.mask_embed.conv2.\1"),
-    (rf"sam_prompt_encoder\.mask_downscaling\.4\.{_WB}", r"prompt_encoder.mask_embed.layer_norm2.\1"),
+    (
+        rf"sam_prompt_encoder\.mask_downscaling\.4\.{_WB}",
+        r"prompt_encoder.mask_embed.layer_norm2.\1",
+    ),
     (rf"sam_prompt_encoder\.mask_downscaling\.6\.{_WB}", r"prompt_encoder.mask_embed.conv3.\1"),
     # Mask decoder
-    (r"sam_mask_decoder\.(iou_token|mask_tokens|obj_score_token)\.weight", r"mask_decoder.\1.weight"),
+    (
+        r"sam_mask_decoder\.(iou_token|mask_tokens|obj_score_token)\.weight",
+        r"mask_decoder.\1.weight",
+    ),
     (
         rf"{_DECODER_BLOCK}\.{_ATTENTION}\.([qkv])_proj\.{_WB}",
         r"mask_decoder.transformer.layers.\1.\2.\3_proj.\4",
@@ -53,9 +64,18 @@ _IMAGE_KEYS: tuple[tuple[str, str], ...] = (
         rf"{_DECODER_BLOCK}\.{_ATTENTION}\.out_proj\.{_WB}",
         r"mask_decoder.transformer.layers.\1.\2.o_proj.\3",
     ),
-    (rf"{_DECODER_BLOCK}\.norm([1-4])\.{_WB}", r"mask_decoder.transformer.layers.\1.layer_norm\2.\3"),
-    (rf"{_DECODER_BLOCK}\.mlp\.layers\.0\.{_WB}", r"mask_decoder.transformer.layers.\1.mlp.proj_in.\2"),
-    (rf"{_DECODER_BLOCK}\.mlp\.layers\.1\.{_WB}", r"mask_decoder.transformer.layers.\1.mlp.proj_out.\2"),
+    (
+        rf"{_DECODER_BLOCK}\.norm([1-4])\.{_WB}",
+        r"mask_decoder.transformer.layers.\1.layer_norm\2.\3",
+    ),
+    (
+        rf"{_DECODER_BLOCK}\.mlp\.layers\.0\.{_WB}",
+        r"mask_decoder.transformer.layers.\1.mlp.proj_in.\2",
+    ),
+    (
+        rf"{_DECODER_BLOCK}\.mlp\.layers\.1\.{_WB}",
+        r"mask_decoder.transformer.layers.\1.mlp.proj_out.\2",
+    ),
     (
         rf"sam_mask_decoder\.transformer\.final_attn_token_to_image\.([qkv])_proj\.{_WB}",
         r"mask_decoder.transformer.final_attn_token_to_image.\1_proj.\2",

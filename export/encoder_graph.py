@@ -101,9 +101,7 @@ def hiera_block(block: nn.Module, x: Tensor) -> Tensor:
     window: int = block.window_size or height  # type: ignore[assignment]
     windows, padded = to_windows(normed, window)
     attended = window_attention(block.attn, windows, stride)  # type: ignore[arg-type]
-    x = residual + from_windows(
-        attended, window // stride, padded // stride, height // stride
-    )
+    x = residual + from_windows(attended, window // stride, padded // stride, height // stride)
     return x + feed_forward(block.mlp, layer_norm(block.layer_norm2, x)).float()  # type: ignore[arg-type]
 
 

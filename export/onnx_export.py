@@ -19,8 +19,6 @@ IR_VERSION = 8
 # Counts changes of the graphs themselves, so that a file says how it was made.
 EXPORTER_VERSION = "1"
 
-ENCODER_FILE = "encoder.onnx"
-DECODER_FILE = "decoder.onnx"
 
 # A dimension is either a number or the name of a dynamic one.
 Dims = tuple[int | str, ...]

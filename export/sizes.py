@@ -133,6 +133,8 @@ def with_image_size(config: Sam2Config, image_size: int) -> Sam2Config:
     sized = copy.deepcopy(config)
     strides = (4, 8, 16)
     sized.vision_config.backbone_config.image_size = [image_size, image_size]
-    sized.vision_config.backbone_feature_sizes = [[image_size // s, image_size // s] for s in strides]
+    sized.vision_config.backbone_feature_sizes = [
+        [image_size // s, image_size // s] for s in strides
+    ]
     sized.prompt_encoder_config.image_size = image_size
     return sized

@@ -95,7 +95,9 @@ def verify(
             f"allowed {m.tolerance:.2g}"
             for m in failed
         )
-        raise VerificationError(f"the {precision} graphs do not compute what PyTorch computes: {lines}")
+        raise VerificationError(
+            f"the {precision} graphs do not compute what PyTorch computes: {lines}"
+        )
     return measured
 
 

@@ -1,0 +1,202 @@
+"""`models/` and two ONNX files ► a complete Triton model repository. Needs no PyTorch.
+
+The configurations under `models/` are written for one image size; the comment behind a dims line is
+its formula, and here the numbers are computed anew for the size that the ONNX files say they have.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from export.errors import ExportError, RepositoryError
+from export.onnx_files import DECODER_FILE, ENCODER_FILE, OnnxFile, read_onnx_file
+
+MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+ENCODER_MODEL, DECODER_MODEL = "sam2_encoder", "sam2_decoder"
+VERSION = "1"
+
+# dims: [ 32, 256, 256 ] … # [C/8, S/4, S/4]
+_DIMS_LINE = re.compile(
+    r"^(?P<head>[^#]*\bdims:\s*\[)(?P<dims>[^\]]*)(?P<tail>\][^#]*#\s*)\[(?P<formula>[^\]]*)\](?P<rest>.*)$"
+)
+_TERM = re.compile(r"(?P<symbol>[SC])(?:/(?P<divisor>\d+))?")
+_FREE = ("B", "M", "N")
+
+
+def assemble_repository(onnx_dir: Path, output_dir: Path, models_dir: Path = MODELS_DIR) -> None:
+    """Write the repository to `output_dir`, replacing an earlier one as a whole.
+
+    Args:
+        onnx_dir: holds `encoder.onnx` and `decoder.onnx` of one export.
+        output_dir: a new or empty directory, or a model repository.
+        models_dir: the configurations and Python models to copy.
+
+    Raises:
+        RepositoryError: the files do not belong together or do not fit the configurations, or
+            `output_dir` holds something else than a model repository.
+    """
+    encoder = read_onnx_file(onnx_dir / ENCODER_FILE)
+    decoder = read_onnx_file(onnx_dir / DECODER_FILE)
+    _check_pair(encoder, decoder)
+    refuse_other_directories(output_dir)
+    with replaced_directory(output_dir) as building:
+        _copy_models(models_dir, building, encoder.image_size, encoder.embed_channels)
+        for model, file in ((ENCODER_MODEL, encoder), (DECODER_MODEL, decoder)):
+            check_against_config(building / model / "config.pbtxt", file)
+            (building / model / VERSION).mkdir(exist_ok=True)
+            shutil.copyfile(file.path, building / model / VERSION / "model.onnx")
+
+
+def resized_config(
+    text: str, image_size: int, embed_channels: int, name: str = "config.pbtxt"
+) -> str:
+    """A configuration with the dims of every line that has a formula computed anew.
+
+    `dims: [ 1, 256, 64, 64 ]   # [1, C, S/16, S/16]`: S is the image size, C the embeddings' width;
+    B, M and N are -1.
+    """
+    values = {"S": image_size, "C": embed_channels}
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        found = _DIMS_LINE.match(line)
+        if found is None:
+            lines.append(line)
+            continue
+        where = f"{name}, line {number}"
+        terms = [term.strip() for term in found["formula"].split(",")]
+        if len(terms) != len(found["dims"].split(",")):
+            raise RepositoryError(f"{where}: dims and formula differ in length: {line.strip()}")
+        dims = ", ".join(str(_value(term, values, where)) for term in terms)
+        lines.append(f"{found['head']} {dims} {found['tail']}[{found['formula']}]{found['rest']}")
+    return "\n".join(lines)
+
+
+def _value(term: str, values: dict[str, int], where: str) -> int:
+    if term in _FREE:
+        return -1
+    if re.fullmatch(r"\d+", term):
+        return int(term)
+    found = _TERM.fullmatch(term)
+    if found is None:
+        raise RepositoryError(
+            f"{where}: expected a number, S, C, S/n, C/n or one of {', '.join(_FREE)}; got {term!r}"
+        )
+    value, divisor = values[found["symbol"]], int(found["divisor"] or 1)
+    if value % divisor:
+        raise RepositoryError(f"{where}: {term} is no whole number for {found['symbol']} = {value}")
+    return value // divisor
+
+
+def refuse_other_directories(output_dir: Path) -> None:
+    """Raise unless `output_dir` is missing, empty, or holds nothing but Triton models."""
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise RepositoryError(f"{output_dir}: expected a directory; it is a file")
+    strangers = sorted(
+        child.name for child in output_dir.iterdir() if not (child / "config.pbtxt").is_file()
+    )
+    if strangers:
+        raise RepositoryError(
+            f"{output_dir}: not a model repository, so it is left alone; it holds "
+            f"{', '.join(strangers[:5])}. Choose another --output-dir, or empty it yourself"
+        )
+
+
+@contextlib.contextmanager
+def replaced_directory(target: Path) -> Iterator[Path]:
+    """A fresh directory to fill, which takes the place of `target` once the block has succeeded.
+
+    Renamed within one folder: others see the old directory, for an instant none, then the new one,
+    and never a half-written one. Whatever ends the block early leaves `target` as it was.
+    """
+    # A link stays a link: what it points to is replaced.
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True
+    ) as scratch:
+        building, old = Path(scratch) / "new", Path(scratch) / "old"
+        building.mkdir()
+        yield building
+        if target.exists():
+            target.rename(old)
+        try:
+            building.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+
+
+def check_against_config(config: Path, file: OnnxFile) -> None:
+    """Compare an ONNX file's tensors with a configuration, as Triton's C++ backend will."""
+    text = config.read_text("utf-8")
+    batched = int((re.search(r"^max_batch_size:\s*(\d+)", text, re.MULTILINE) or ["", "0"])[1]) > 0
+    declared = {}
+    for name, data_type, dims in re.findall(
+        r'name:\s*"(\w+)"\s+data_type:\s*TYPE_(\w+)\s+dims:\s*\[([^\]]*)\]', text
+    ):
+        numbers = tuple(int(dim) for dim in dims.split(","))
+        declared[name] = (data_type, ((-1,) if batched else ()) + numbers)
+    if declared != file.tensors:
+        differing = sorted(
+            f"{name}: configured {declared.get(name)}, found {file.tensors.get(name)}"
+            for name in declared.keys() | file.tensors.keys()
+            if declared.get(name) != file.tensors.get(name)
+        )
+        raise RepositoryError(
+            f"{file.path} does not fit {config.parent.name}: {'; '.join(differing)}"
+        )
+
+
+def _check_pair(encoder: OnnxFile, decoder: OnnxFile) -> None:
+    for what in ("fingerprint", "image_size", "embed_channels"):
+        ours, theirs = encoder.metadata[what], decoder.metadata[what]
+        if ours != theirs:
+            raise RepositoryError(
+                f"{encoder.path} and {decoder.path} are of different exports: {what} is {ours} in "
+                f"the encoder and {theirs} in the decoder. Export both again from one checkpoint"
+            )
+
+
+def _copy_models(models_dir: Path, building: Path, image_size: int, embed_channels: int) -> None:
+    configs = sorted(models_dir.glob("*/config.pbtxt"))
+    if not configs:
+        raise RepositoryError(f"{models_dir}: no */config.pbtxt; is this the folder models/?")
+    for config in configs:
+        source, copy = config.parent, building / config.parent.name
+        shutil.copytree(
+            source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.onnx")
+        )
+        (copy / VERSION).mkdir(exist_ok=True)
+        text = config.read_bytes().decode("utf-8")
+        resized = resized_config(text, image_size, embed_channels, f"{source.name}/config.pbtxt")
+        (copy / "config.pbtxt").write_bytes(resized.encode("utf-8"))
+
+
+def main(
+    onnx_dir: Annotated[Path, typer.Option(help="Folder with encoder.onnx and decoder.onnx.")],
+    output_dir: Annotated[Path, typer.Option(help="The model repository to write.")] = Path(
+        "model_repository"
+    ),
+) -> None:
+    """Assemble a Triton model repository from two ONNX files. Needs no PyTorch."""
+    try:
+        assemble_repository(onnx_dir, output_dir)
+    except (ExportError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    Console().print(f"model repository written to {os.fspath(output_dir)}", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
