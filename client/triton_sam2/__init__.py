@@ -1,5 +1,6 @@
 """Segment Anything 2.1 on NVIDIA Triton: from an image file's bytes to masks in one call."""
 
+from triton_sam2._async_client import AsyncSAM2TritonClient
 from triton_sam2._client import SAM2TritonClient
 from triton_sam2._errors import (
     AccessDeniedError,
@@ -18,12 +19,15 @@ from triton_sam2._errors import (
 )
 from triton_sam2._flows import RetryPolicy
 from triton_sam2._images import ImageHandle
-from triton_sam2._result import CocoRle, Segmentation
+from triton_sam2._masks import CocoAnnotation, CocoRle
+from triton_sam2._result import Segmentation
 
 __all__ = [
     "AccessDeniedError",
+    "AsyncSAM2TritonClient",
     "CallCancelledError",
     "CallTimeoutError",
+    "CocoAnnotation",
     "CocoRle",
     "ImageHandle",
     "ImageNotFoundError",

@@ -14,6 +14,7 @@ from triton_sam2._flows import (
     RetryPolicy,
     Wanted,
     encode_flow,
+    forget_flow,
     predict_flow,
     segment_flow,
 )
@@ -103,6 +104,14 @@ class ImageState:
         )
         self.current = handle
         return result
+
+    def forget(self, image: ImageHandle | str | None, timeout: float | None) -> Flow[None]:
+        """Drop an image from the server: a handle's, an id's or the current one."""
+        if image is None and self.current is None:
+            raise NoImageError("no image to forget: name one, or call set_image first")
+        handle = self.current if image is None else image
+        image_id = handle.image_id if isinstance(handle, ImageHandle) else _checked_id(handle)
+        return forget_flow(str(image_id), self.settings.call_options(timeout))
 
     def predict(
         self,

@@ -1,6 +1,7 @@
 """The blocking client."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -157,6 +158,30 @@ class SAM2TritonClient:
             point_coords, point_labels, box, mask_input, multimask_output, formats, low_res_masks
         )
         return run_flow(self._images.segment(image, image_id, prompts, timeout), self._transport)
+
+    def prefetch(
+        self, images: Iterable[ImageSource], *, concurrency: int = 4, timeout: float | None = None
+    ) -> list[ImageHandle]:
+        """Have images encoded before they are needed, several at a time; the current image stays.
+
+        Pass a handle to `predict(image=...)` or `set_image`. The first error ends it.
+        """
+
+        def encode(image: ImageSource) -> ImageHandle:
+            return run_flow(self._images.encode(image, None, timeout), self._transport)
+
+        with ThreadPoolExecutor(max(1, concurrency)) as pool:
+            return list(pool.map(encode, images))
+
+    def forget(
+        self, image: ImageHandle | str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Have the server drop an image (default: the current one) from its cache, under all its ids.
+
+        Raises:
+            ImageNotFoundError: the server does not know the image.
+        """
+        run_flow(self._images.forget(image, timeout), self._transport)
 
     def close(self) -> None:
         """Close the connections."""

@@ -14,13 +14,17 @@ from triton_sam2._errors import (
 )
 from triton_sam2._images import ImageHandle
 from triton_sam2._prompts import Prompts
-from triton_sam2._result import FORMAT_OUTPUTS, MaskFormat, Segmentation, read_image_facts
+from triton_sam2._result import (
+    FORMAT_OUTPUTS,
+    IMAGE_FACTS,
+    MaskFormat,
+    Segmentation,
+    read_image_facts,
+)
 from triton_sam2._rpc import Deadline, Flow, InferRequest, Pause, Tensors, bytes_tensor
 
 PREDICT_MODEL = "sam2"
 EMBEDDING_MODEL = "sam2_embedding"
-# Ensemble tensors share one namespace, hence the output's other name for an image id.
-IMAGE_FACTS = ("cached_image_id", "original_hw")
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ def encode_flow(
     answer = yield from _send(request, options, Deadline(options.timeout_s))
     known_id, original_hw = read_image_facts(answer)
     return ImageHandle(known_id, original_hw, image_bytes, is_named=image_id is not None)
+
+
+def forget_flow(image_id: str, options: CallOptions) -> Flow[None]:
+    """Have the server drop an image under all its ids."""
+    inputs = {"image_id": bytes_tensor(image_id), "forget": np.array([True])}
+    request = InferRequest(EMBEDDING_MODEL, inputs, IMAGE_FACTS[:1])
+    yield from _send(request, options, Deadline(options.timeout_s))
 
 
 def segment_flow(

@@ -5,15 +5,27 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from triton_sam2._drawing import draw_masks, upright_rgb
 from triton_sam2._errors import InvalidInputError, NotRequestedError, ServerError
-from triton_sam2._extras import require
+from triton_sam2._images import ImageSource
+from triton_sam2._masks import (
+    CocoAnnotation,
+    CocoRle,
+    mask_to_box_xywh,
+    mask_to_polygons,
+    mask_to_rle,
+    rle_to_mask,
+    take_candidates,
+)
 from triton_sam2._rpc import Tensors
+from triton_sam2._saving import save_result
 
 MaskFormat: TypeAlias = Literal["bitmap", "logits", "rle", "png"]
 FORMAT_OUTPUTS: dict[MaskFormat, str] = {
@@ -24,11 +36,8 @@ FORMAT_OUTPUTS: dict[MaskFormat, str] = {
 }
 
 
-class CocoRle(TypedDict):
-    """A mask as COCO's compressed run-length code, as pycocotools takes it."""
-
-    size: list[int]
-    counts: str
+# Ensemble tensors share one namespace, hence the output's other name for an image id.
+IMAGE_FACTS = ("cached_image_id", "original_hw")
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,7 @@ class Segmentation:
             return self._stack([[_decode_png(png) for png in row] for row in self.pngs])
         if "masks_rle" not in self.tensors:
             raise NotRequestedError('masks were not asked for: call with formats=("bitmap",)')
-        decode = require("pycocotools.mask", "decoding RLE masks").decode
-        return self._stack([[decode(rle) for rle in row] for row in self.rles])
+        return self._stack([[rle_to_mask(rle) for rle in row] for row in self.rles])
 
     @property
     def mask_logits(self) -> NDArray[np.float32]:
@@ -93,6 +101,57 @@ class Segmentation:
         """[B][M] masks as PNG files. Needs `formats=("png", ...)`."""
         rows = self._tensor("masks_png", 'formats=("png",)')
         return [[bytes(content) for content in row] for row in rows]
+
+    def best(self) -> "Segmentation":
+        """The candidate with the highest predicted IoU of each object: a result with M = 1."""
+        indices = self.iou_predictions.argmax(axis=1)
+        tensors = {
+            name: tensor if name in IMAGE_FACTS else take_candidates(tensor, indices)
+            for name, tensor in self.tensors.items()
+        }
+        return Segmentation.from_tensors(tensors)
+
+    def polygons(self, *, tolerance_px: float = 0.0) -> list[list[NDArray[np.float32]]]:
+        """Outer outlines of each object's best mask: B lists of [K, 2] arrays, x, y in pixels.
+
+        Holes are left out (RLE keeps them). Outlines may leave the border by `tolerance_px` to be shorter.
+        Raises MissingExtraError without OpenCV.
+        """
+        return [mask_to_polygons(mask, tolerance_px) for mask in self.best().masks[:, 0]]
+
+    def to_coco(
+        self, *, image_id: int | str | None = None, category_id: int = 1
+    ) -> list[CocoAnnotation]:
+        """Each object's best mask as an entry of a COCO results file: RLE, box [x, y, w, h], area, score.
+
+        Raises MissingExtraError without pycocotools.
+        """
+        best = self.best()
+        rles = best.rles if "masks_rle" in self.tensors else None
+        return [
+            {
+                "image_id": self.image_id if image_id is None else image_id,
+                "category_id": category_id,
+                "segmentation": mask_to_rle(mask[0]) if rles is None else rles[index][0],
+                "bbox": mask_to_box_xywh(mask[0]),
+                "area": int(mask[0].sum()),
+                "score": float(best.iou_predictions[index, 0]),
+            }
+            for index, mask in enumerate(best.masks)
+        ]
+
+    def overlay(self, image: ImageSource, *, opacity: float = 0.5) -> NDArray[np.uint8]:
+        """[H, W, 3] RGB: the image with each object's best mask over it, in colours of their own."""
+        return draw_masks(upright_rgb(image), self.best().masks[:, 0], opacity)
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write a file in the format that its ending names, and return the paths written.
+
+        `.png`: each object's best mask, 0 and 255; with several objects `name-1.png`, `name-2.png`, …
+        `.npy`: all masks [B, M, H, W]. `.npz`: those, IoU predictions and, if asked for, low_res_masks.
+        `.json`: `to_coco()`. Raises InvalidInputError for another ending or where it cannot write.
+        """
+        return save_result(self, Path(path))
 
     def _tensor(self, name: str, option: str) -> NDArray[Any]:
         if name not in self.tensors:

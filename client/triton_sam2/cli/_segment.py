@@ -5,10 +5,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 
 from triton_sam2._client import SAM2TritonClient
-from triton_sam2._drawing import draw_masks, upright_rgb
 from triton_sam2._errors import InvalidInputError
 from triton_sam2.cli._prompts import read_prompts
 
@@ -41,7 +41,8 @@ def segment(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Mask, as a PNG of 0 and 255.")
+        Path | None,
+        typer.Option("--output", "-o", help="Masks: .png, .npy, .npz or .json (COCO RLE)."),
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="The image with its masks.")
@@ -56,12 +57,11 @@ def segment(
     prompts = read_prompts(point or [], box or [])
     with SAM2TritonClient(url, timeout=timeout) as client:
         result = client.segment(image, prompts.point_coords, prompts.point_labels, prompts.box)
-    masks = result.masks[:, 0]
     if output is not None:
-        for path, mask in zip(_mask_paths(output, len(masks)), masks, strict=True):
-            _save(Image.fromarray(mask * np.uint8(255)), path)
+        result.save(output)
     if overlay is not None:
-        _save(Image.fromarray(draw_masks(upright_rgb(image), masks)), overlay)
+        save_picture(result.overlay(image), overlay)
+    masks = result.best().masks[:, 0]
     for index, mask in enumerate(masks):
         iou = result.iou_predictions[index, 0]
         typer.echo(
@@ -69,15 +69,9 @@ def segment(
         )
 
 
-def _mask_paths(output: Path, count: int) -> list[Path]:
-    """`mask.png` for one object, `mask-1.png`, `mask-2.png`, … for several."""
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{index + 1}") for index in range(count)]
-
-
-def _save(picture: Image.Image, path: Path) -> None:
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write an overlay; the path's ending names the format."""
     try:
-        picture.save(path)
+        Image.fromarray(pixels).save(path)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,75 @@
+"""Results as files."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from triton_sam2._errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from triton_sam2._result import Segmentation
+
+Files: TypeAlias = dict[Path, bytes]
+
+
+def save_result(result: "Segmentation", path: Path) -> list[Path]:
+    """Write a result in the format that the path's ending names."""
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InvalidInputError(
+            f"path: expected an ending of {', '.join(_WRITERS)}, got {path.name!r}"
+        )
+    files = writer(result, path)
+    for target, content in files.items():
+        try:
+            target.write_bytes(content)
+        except OSError as error:
+            raise InvalidInputError(f"path: cannot write {target}: {error.strerror}") from error
+    return list(files)
+
+
+def _png_files(result: "Segmentation", path: Path) -> Files:
+    masks = result.best().masks[:, 0]
+    if len(masks) == 1:
+        return {path: _png(masks[0])}
+    return {
+        path.with_stem(f"{path.stem}-{index + 1}"): _png(mask) for index, mask in enumerate(masks)
+    }
+
+
+def _png(mask: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    buffer = io.BytesIO()
+    Image.fromarray(mask * np.uint8(255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npy_file(result: "Segmentation", path: Path) -> Files:
+    buffer = io.BytesIO()
+    np.save(buffer, result.masks)
+    return {path: buffer.getvalue()}
+
+
+def _npz_file(result: "Segmentation", path: Path) -> Files:
+    arrays = {"masks": result.masks, "iou_predictions": result.iou_predictions}
+    if "low_res_masks" in result.tensors:
+        arrays["low_res_masks"] = result.low_res_masks
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return {path: buffer.getvalue()}
+
+
+def _json_file(result: "Segmentation", path: Path) -> Files:
+    return {path: json.dumps(result.to_coco(), indent=1).encode()}
+
+
+_WRITERS: dict[str, Callable[["Segmentation", Path], Files]] = {
+    ".png": _png_files,
+    ".npy": _npy_file,
+    ".npz": _npz_file,
+    ".json": _json_file,
+}
