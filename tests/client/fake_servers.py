@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,10 +39,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.sam = sam
         self.sizes: list[int] = []
         self.metadata: list[dict[str, str]] = []
+        self.before: Callable[[Any], None] | None = None  # called with the RPC's context
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         self.sizes.append(request.ByteSize())
         self.metadata.append(dict(context.invocation_metadata()))
+        if self.before is not None:
+            self.before(context)
         inputs = {
             tensor.name: to_array(raw, tensor.datatype, list(tensor.shape))
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
