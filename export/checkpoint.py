@@ -137,7 +137,7 @@ def _load_directory(directory: Path, name: str, image_size: int | None) -> Loade
     sized = with_image_size(config, image_size or image_size_of(config))
     model = _model_with(state, sized, directory)
     return LoadedCheckpoint(
-        model, name.split("/")[-1], name, sha256_of_files(files), tuple(sorted(unused))
+        model, Path(name).name, name, sha256_of_files(files), tuple(sorted(unused))
     )
 
 

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Model
 
-from export.layers import attention, channel_norm, dense, edge, feed_forward, layer_norm
+from export.layers import (
+    Module,
+    attention,
+    channel_norm,
+    dense,
+    edge,
+    feed_forward,
+    fp32,
+    layer_norm,
+)
 from export.sizes import image_size_of
 
 NOT_A_POINT = -1
@@ -60,7 +69,7 @@ class DecoderGraph(nn.Module):
         ):
             self.register_buffer(name, tensor.detach().clone())
 
-    def forward(
+    def forward(  # noqa: PLR0917 - the tracer passes tensors by position
         self,
         image_embed: Tensor,
         high_res_feats_0: Tensor,
@@ -93,7 +102,7 @@ class DecoderGraph(nn.Module):
         image = image + self._dense(dense_mask_input, has_mask_input)
         tokens, image = self._two_way(sparse, key_bias, image)
         planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
-        ious = torch.sigmoid(feed_forward(self.decoder.iou_prediction_head, tokens[:, 1]).float())
+        ious = torch.sigmoid(fp32(feed_forward(self.decoder.iou_prediction_head, tokens[:, 1])))
         return planes, ious, encoder_fingerprint[0] == self.fingerprint
 
     def _sparse(self, unit_point_coords: Tensor, token_labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +128,7 @@ class DecoderGraph(nn.Module):
         embed = self.mask_embed
         x = channel_norm(embed.layer_norm1, dense(embed.conv1, dense_mask_input))
         x = channel_norm(embed.layer_norm2, dense(embed.conv2, embed.activation(x)))
-        x = dense(embed.conv3, embed.activation(x)).float()
+        x = fp32(dense(embed.conv3, embed.activation(x)))
         return torch.where(has_mask_input.view(-1, 1, 1, 1) > 0.5, x, self.no_mask)
 
     def _two_way(self, sparse: Tensor, key_bias: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +145,7 @@ class DecoderGraph(nn.Module):
                 layer.cross_attn_token_to_image, tokens + sparse, pixels + position, pixels
             )
             tokens = layer_norm(layer.layer_norm2, tokens + attended)
-            tokens = layer_norm(layer.layer_norm3, tokens + feed_forward(layer.mlp, tokens).float())
+            tokens = layer_norm(layer.layer_norm3, tokens + fp32(feed_forward(layer.mlp, tokens)))
             attended = cross_attention(
                 layer.cross_attn_image_to_token,
                 pixels + position,
@@ -156,31 +165,32 @@ class DecoderGraph(nn.Module):
     ) -> Tensor:
         """Upscale the image four times and read it out once per mask token: [B, 4, S/4, S/4]."""
         decoder = self.decoder
-        x = dense(decoder.upscale_conv1, image).float() + high_res_feats_1.float()
+        x = fp32(dense(decoder.upscale_conv1, image)) + high_res_feats_1.float()
         x = decoder.activation(channel_norm(decoder.upscale_layer_norm, x))
-        x = dense(decoder.upscale_conv2, x).float() + high_res_feats_0.float()
+        x = fp32(dense(decoder.upscale_conv2, x)) + high_res_feats_0.float()
         x = decoder.activation(x)
         readouts = torch.stack(
             [
-                feed_forward(mlp, tokens[:, 2 + plane]).float()
+                fp32(feed_forward(mlp, tokens[:, 2 + plane]))
                 for plane, mlp in enumerate(decoder.output_hypernetworks_mlps)
             ],
             dim=1,
         )
-        side = edge(x, 2)
+        width, side = edge(x, 1), edge(x, 2)
         # In FP32: the logits themselves, and one small product.
-        return (readouts @ x.reshape(-1, edge(x, 1), side * side)).reshape(-1, 4, side, side)
+        planes: Tensor = readouts @ x.reshape(-1, width, side * side)
+        return planes.reshape(-1, 4, side, side)
 
 
 def cross_attention(
-    attn: nn.Module, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None
+    attn: Module, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None
 ) -> Tensor:
     """Multi-head attention of SAM's decoder over [B, T, C]; FP32 out."""
     mixed = attention(
-        dense(attn.q_proj, query),  # type: ignore[arg-type]
-        dense(attn.k_proj, key),  # type: ignore[arg-type]
-        dense(attn.v_proj, value),  # type: ignore[arg-type]
-        attn.num_attention_heads,  # type: ignore[arg-type]
-        key_bias,
+        dense(attn.q_proj, query),
+        dense(attn.k_proj, key),
+        dense(attn.v_proj, value),
+        attn.num_attention_heads,
+        key_bias=key_bias,
     )
-    return dense(attn.o_proj, mixed).float()  # type: ignore[arg-type]
+    return fp32(dense(attn.o_proj, mixed))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2Model
 
-from export.layers import attention, dense, edge, feed_forward, layer_norm
+from export.layers import Module, attention, dense, edge, feed_forward, fp32, layer_norm
 from export.sizes import image_size_of
 
 # ImageNet's statistics, as SAM 2's transforms apply them to pixels in [0, 1].
@@ -64,7 +64,7 @@ class EncoderGraph(nn.Module):
 
     def _stages(self, pixels: Tensor) -> list[Tensor]:
         """Hiera's stages: maps [batch, H, W, dim] at strides 4, 8, 16, 32."""
-        x = dense(self.backbone.patch_embed.projection, pixels).float().permute(0, 2, 3, 1)
+        x = fp32(dense(self.backbone.patch_embed.projection, pixels)).permute(0, 2, 3, 1)
         x = x + self.position
         stages = []
         for index, block in enumerate(self.backbone.blocks):
@@ -85,39 +85,40 @@ class EncoderGraph(nn.Module):
         return levels[-1], levels[-2], levels[-3]
 
 
-def hiera_block(block: nn.Module, x: Tensor) -> Tensor:
+def hiera_block(block: Module, x: Tensor) -> Tensor:
     """One transformer block of Hiera on [batch, H, W, dim]; the residual stream stays FP32.
 
     Attention is within windows of `block.window_size` (0: the whole map). At the start of a stage
     queries and residual are pooled, which halves the map and, with it, the windows.
     """
-    normed = layer_norm(block.layer_norm1, x)  # type: ignore[arg-type]
-    stride = block.query_stride[0] if block.query_stride else 1  # type: ignore[index]
+    normed = layer_norm(block.layer_norm1, x)
+    stride = block.query_stride[0] if block.query_stride else 1
     residual = x
     if block.dim != block.dim_out:
-        residual = dense(block.proj, normed).float()  # type: ignore[arg-type]
+        residual = fp32(dense(block.proj, normed))
         residual = pool(residual, stride)
     height = edge(x, 1)
-    window: int = block.window_size or height  # type: ignore[assignment]
+    window = block.window_size or height
     windows, padded = to_windows(normed, window)
-    attended = window_attention(block.attn, windows, stride)  # type: ignore[arg-type]
+    attended = window_attention(block.attn, windows, stride)
     x = residual + from_windows(attended, window // stride, padded // stride, height // stride)
-    return x + feed_forward(block.mlp, layer_norm(block.layer_norm2, x)).float()  # type: ignore[arg-type]
+    return x + fp32(feed_forward(block.mlp, layer_norm(block.layer_norm2, x)))
 
 
-def window_attention(attn: nn.Module, windows: Tensor, stride: int) -> Tensor:
+def window_attention(attn: Module, windows: Tensor, stride: int) -> Tensor:
     """Self-attention within windows [n, w, w, dim] ► [n, w/stride, w/stride, dim_out]."""
     side, channels = edge(windows, 1), attn.dim_out
-    query, key, value = dense(attn.qkv, windows).split(channels, dim=3)  # type: ignore[arg-type]
+    query, key, value = torch.split(dense(attn.qkv, windows), channels, dim=3)
     query = pool(query, stride)
     mixed = attention(
         query.reshape(-1, (side // stride) ** 2, channels),
         key.reshape(-1, side * side, channels),
         value.reshape(-1, side * side, channels),
-        attn.num_attention_heads,  # type: ignore[arg-type]
+        attn.num_attention_heads,
+        constant_tokens=True,
     )
-    mixed = dense(attn.proj, mixed)  # type: ignore[arg-type]
-    return mixed.float().reshape(-1, side // stride, side // stride, channels)
+    mixed = dense(attn.proj, mixed)
+    return fp32(mixed).reshape(-1, side // stride, side // stride, channels)
 
 
 def pool(x: Tensor, stride: int) -> Tensor:

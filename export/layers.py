@@ -5,9 +5,14 @@ with one free dimension, so the traced graph has static shapes and no shape arit
 of each step follows from the module's own weights (see `export.precision`).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# transformers' modules: their parts are not typed.
+Module = Any
 
 
 def edge(x: Tensor, axis: int) -> int:
@@ -15,16 +20,21 @@ def edge(x: Tensor, axis: int) -> int:
     return int(x.shape[axis])
 
 
-def dense(layer: nn.Module, x: Tensor) -> Tensor:
+def fp32(x: Tensor) -> Tensor:
+    """`x` in FP32; unlike `x.float()` it leaves no cast in the graph where there is none."""
+    return x if x.dtype == torch.float32 else x.float()
+
+
+def dense(layer: Module, x: Tensor) -> Tensor:
     """A linear or convolution layer, computed in the type of its own weights."""
-    weight = layer.weight
-    output: Tensor = layer(x.to(weight.dtype))  # type: ignore[arg-type]
+    wanted = layer.weight.dtype
+    output: Tensor = layer(x if x.dtype == wanted else x.to(wanted))
     return output
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """LayerNorm over the last dimension, in FP32: the variance of FP16 activations overflows."""
-    return F.layer_norm(x.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return F.layer_norm(fp32(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def channel_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -32,16 +42,22 @@ def channel_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return layer_norm(norm, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def feed_forward(mlp: nn.Module, x: Tensor) -> Tensor:
+def feed_forward(mlp: Module, x: Tensor) -> Tensor:
     """SAM 2's small perceptrons (`proj_in`, `layers`, `proj_out`), without the last sigmoid."""
-    x = mlp.activation(dense(mlp.proj_in, x))  # type: ignore[operator,arg-type]
-    for layer in mlp.layers:  # type: ignore[union-attr]
-        x = mlp.activation(dense(layer, x))  # type: ignore[operator]
-    return dense(mlp.proj_out, x)  # type: ignore[arg-type]
+    x = mlp.activation(dense(mlp.proj_in, x))
+    for layer in mlp.layers:
+        x = mlp.activation(dense(layer, x))
+    return dense(mlp.proj_out, x)
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, heads: int, key_bias: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    *,
+    key_bias: Tensor | None = None,
+    constant_tokens: bool = False,
 ) -> Tensor:
     """Multi-head scaled dot-product attention; softmax in FP32.
 
@@ -51,20 +67,23 @@ def attention(
         value: [B, Tk, heads * e].
         heads: number of heads.
         key_bias: FP32, broadcastable to [B, heads, Tq, Tk], added to the logits.
+        constant_tokens: Tq and Tk are the same in every request.
 
     Returns:
         [B, Tq, heads * e], in the type of `value`.
     """
+
+    def tokens_of(x: Tensor) -> int:
+        return edge(x, 1) if constant_tokens else x.shape[1]
+
+    def split_heads(x: Tensor) -> Tensor:
+        return x.reshape(-1, tokens_of(x), heads, edge(x, 2) // heads).transpose(1, 2)
+
     width = edge(query, 2) // heads
-    query_heads, key_heads, value_heads = (_split_heads(x, heads) for x in (query, key, value))
     # Scaling the query first keeps FP16 logits in range.
-    logits = (query_heads * width**-0.5) @ key_heads.transpose(2, 3)
-    logits = logits.float() if key_bias is None else logits.float() + key_bias
-    weights = torch.softmax(logits, dim=-1).to(value.dtype)
-    mixed = (weights @ value_heads).transpose(1, 2)
-    return mixed.reshape(-1, query.shape[1], edge(value, 2))
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * d] ► [B, heads, T, d]."""
-    return x.reshape(-1, x.shape[1], heads, edge(x, 2) // heads).transpose(1, 2)
+    logits = (split_heads(query) * width**-0.5) @ split_heads(key).transpose(2, 3)
+    logits = fp32(logits) if key_bias is None else fp32(logits) + key_bias
+    weights = torch.softmax(logits, dim=-1)
+    weights = weights if value.dtype == torch.float32 else weights.to(value.dtype)
+    mixed = (weights @ split_heads(value)).transpose(1, 2)
+    return mixed.reshape(-1, tokens_of(query), edge(value, 2))

@@ -95,18 +95,26 @@ def example_inputs(dims: Mapping[str, Dims], names: tuple[str, ...], seed: int =
     return examples
 
 
-def write_encoder(graphs: Graphs, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the encoder's ONNX file."""
+def write_encoder(
+    graphs: Graphs, path: Path, metadata: Mapping[str, str], device: str = "cpu"
+) -> None:
+    """Write the encoder's ONNX file; `device` is where PyTorch runs the graph once to trace it."""
     size, channels = graphs.encoder.image_size, graphs.decoder.embed_channels
     dims = encoder_dims(size, channels)
-    _export(graphs.encoder, path, dims, ENCODER_INPUTS, metadata)
+    _export(
+        graphs.encoder, path, dims=dims, inputs=ENCODER_INPUTS, metadata=metadata, device=device
+    )
 
 
-def write_decoder(graphs: Graphs, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the decoder's ONNX file."""
+def write_decoder(
+    graphs: Graphs, path: Path, metadata: Mapping[str, str], device: str = "cpu"
+) -> None:
+    """Write the decoder's ONNX file; `device` is where PyTorch runs the graph once to trace it."""
     size, channels = graphs.decoder.image_size, graphs.decoder.embed_channels
     dims = decoder_dims(size, channels)
-    _export(graphs.decoder, path, dims, DECODER_INPUTS, metadata)
+    _export(
+        graphs.decoder, path, dims=dims, inputs=DECODER_INPUTS, metadata=metadata, device=device
+    )
 
 
 def metadata_of(checkpoint: LoadedCheckpoint, graphs: Graphs, precision: str) -> dict[str, str]:
@@ -126,16 +134,18 @@ def metadata_of(checkpoint: LoadedCheckpoint, graphs: Graphs, precision: str) ->
 def _export(
     graph: nn.Module,
     path: Path,
+    *,
     dims: Mapping[str, Dims],
     inputs: tuple[str, ...],
     metadata: Mapping[str, str],
+    device: str,
 ) -> None:
     outputs = tuple(name for name in dims if name not in inputs)
     dynamic_axes = {
         name: {axis: dim for axis, dim in enumerate(shape) if isinstance(dim, str)}
         for name, shape in dims.items()
     }
-    device = next(graph.parameters()).device
+    graph.to(device)
     examples = tuple(example.to(device) for example in example_inputs(dims, inputs))
     with _quiet_exporter(), torch.inference_mode():
         torch.onnx.export(
@@ -150,6 +160,7 @@ def _export(
             # no further dependency (the other exporter needs onnxscript).
             dynamo=False,
         )
+    graph.to("cpu")  # it shares its weights with the model that it is checked against
     model = onnx.load(str(path))
     model.ir_version = IR_VERSION
     for value in [*model.graph.input, *model.graph.output]:
@@ -174,7 +185,7 @@ def _declare_dims(value: onnx.ValueInfoProto, dims: Dims) -> None:
 def _quiet_exporter() -> Iterator[None]:
     """Hide the tracer's remarks on itself and on shapes that are constants here on purpose."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.onnx")
         yield

@@ -56,7 +56,7 @@ def read_onnx_file(path: Path) -> OnnxFile:
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors share no base class
+    except Exception as error:  # ONNX Runtime's errors share no narrower base class
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RepositoryError(f"{path}: not a readable ONNX file ({first_line})") from error
     metadata = dict(session.get_modelmeta().custom_metadata_map)

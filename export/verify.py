@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 from transformers import Sam2Model
@@ -29,6 +30,9 @@ TOLERANCES = {
 }
 # An untrained or saturated head may give nearly equal IoUs; errors below this are none (fraction of 1).
 MIN_DEVIATION = 0.05
+
+
+Array = NDArray[np.generic]
 
 
 class Measured(NamedTuple):
@@ -72,7 +76,7 @@ def verify(
     generator = torch.Generator().manual_seed(0)
     size = image_size_of(model.config)
     measured: list[Measured] = []
-    embeddings: list[np.ndarray] = []
+    embeddings: list[Array] = []
     for batch in (1, 2):
         progress(f"encoder: batch of {batch}")
         shape = (batch, 3, size, size)
@@ -141,7 +145,7 @@ def table_of(measured: list[Measured], title: str) -> Table:
 def _verify_decoder(
     decoder: ort.InferenceSession,
     model: Sam2Model,
-    one_image: list[np.ndarray],
+    one_image: list[Array],
     prompts: Prompts,
     precision: str,
 ) -> Iterator[Measured]:
@@ -162,9 +166,7 @@ def _verify_decoder(
         yield _measure(prompts.case, name, got, expected, TOLERANCES[precision][name])
 
 
-def _measure(
-    case: str, tensor: str, got: np.ndarray, expected: Tensor, tolerance: float
-) -> Measured:
+def _measure(case: str, tensor: str, got: Array, expected: Tensor, tolerance: float) -> Measured:
     deviation = max(float(expected.std()), MIN_DEVIATION if tensor == "plane_ious" else 1e-12)
     error = (torch.from_numpy(got).float() - expected) / deviation
     rms = float(error.square().mean().sqrt())

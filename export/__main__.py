@@ -1,0 +1,211 @@
+"""`python -m export`: a SAM 2.1 checkpoint ► a complete Triton model repository."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, cast
+
+import torch
+import typer
+from rich.console import Console
+
+# transformers reports on weights and speed; here every key is checked anyway.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from export.checkpoint import LoadedCheckpoint, load_checkpoint, random_checkpoint
+from export.download import checkpoint_path
+from export.errors import CheckpointError, ExportError
+from export.graphs import build_graphs
+from export.onnx_export import GraphFiles, metadata_of, write_decoder, write_encoder
+from export.onnx_files import DECODER_FILE, ENCODER_FILE
+from export.precision import PRECISIONS, Precision, with_precision
+from export.repository import assemble_repository, refuse_other_directories
+from export.sizes import SIZES, SizeName, image_size_of, size_of_model_cfg
+from export.verify import table_of, verify
+
+DEFAULT_OUTPUT_DIR = Path("model_repository")
+
+
+def export_graphs(
+    checkpoint: LoadedCheckpoint,
+    onnx_dir: Path,
+    precision: Precision,
+    device: str,
+    console: Console,
+) -> GraphFiles:
+    """Write both ONNX files into `onnx_dir` and check them against PyTorch.
+
+    Raises:
+        VerificationError: the files do not compute what PyTorch computes.
+    """
+    files = GraphFiles(onnx_dir / ENCODER_FILE, onnx_dir / DECODER_FILE)
+    with console.status("building the graphs") as status:
+        graphs = with_precision(build_graphs(checkpoint.model), precision)
+        metadata = metadata_of(checkpoint, graphs, precision)
+        for file, write in ((files.encoder, write_encoder), (files.decoder, write_decoder)):
+            status.update(f"{file.stem}: tracing and writing")
+            write(graphs, file, metadata, device)
+            size_mb = file.stat().st_size / 1e6
+            console.print(f"{file.stem}: {size_mb:.1f} MB, {precision}", highlight=False)
+        del graphs
+        measured = verify(files, checkpoint.model, precision, status.update)
+    console.print(table_of(measured, f"{checkpoint.model_name}, {precision}: ONNX against PyTorch"))
+    return files
+
+
+def check_device(device: str) -> None:
+    """Raise unless PyTorch can compute on `device`."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(f"--device {device}: PyTorch cannot use it ({first_line})") from error
+
+
+def export(
+    *,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Meta's .pt file, a Hugging Face directory, or a Hugging Face id. "
+            "Default: checkpoints/sam2.1_hiera_SIZE.pt.",
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help=f"One of {', '.join(SIZES)}.")] = None,
+    model_cfg: Annotated[
+        str | None, typer.Option(help="Meta's name for a size: configs/sam2.1/sam2.1_hiera_t.yaml.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help=f"The model repository to write. Default: {DEFAULT_OUTPUT_DIR}."),
+    ] = None,
+    onnx_only: Annotated[
+        Path | None, typer.Option(help="Write just the two ONNX files, into this folder.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Edge length of the square the model sees, in pixels; a multiple of 32. "
+            "Default: the checkpoint's own (1024 for Meta's).",
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, or fp16 for GPUs: types inside the graphs; inputs and outputs stay."
+        ),
+    ] = "fp32",
+    device: Annotated[str, typer.Option(help="Where PyTorch traces: cpu, cuda.")] = "cpu",
+    random_weights: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED", help="An untrained model of --size, for tests and benchmarks."
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Name in the files' metadata. Default: size or folder.")
+    ] = None,
+) -> None:
+    """Turn a SAM 2.1 checkpoint into a Triton model repository, and check it against PyTorch."""
+    console = Console()
+    try:
+        _refuse_contradictions(
+            checkpoint=checkpoint,
+            size=size,
+            model_cfg=model_cfg,
+            output_dir=output_dir,
+            onnx_only=onnx_only,
+            random_weights=random_weights,
+        )
+        if precision not in PRECISIONS:
+            raise ExportError(f"--precision: expected {' or '.join(PRECISIONS)}; got {precision!r}")
+        target = onnx_only or output_dir or DEFAULT_OUTPUT_DIR
+        if onnx_only is None:
+            refuse_other_directories(target)  # before the long part, not after it
+        check_device(device)
+        with console.status("loading the checkpoint"):
+            loaded = _load(checkpoint, _size(size, model_cfg), image_size, random_weights)
+        _say_loaded(console, loaded)
+        if model_name is not None:
+            loaded = dataclasses.replace(loaded, model_name=model_name)
+        # Beside the target, so that the finished files are renamed within one file system.
+        target.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.resolve().parent) as scratch:
+            files = export_graphs(loaded, Path(scratch), precision, device, console)
+            if onnx_only is None:
+                assemble_repository(Path(scratch), target)
+            else:
+                target.mkdir(exist_ok=True)
+                for file in files:
+                    file.replace(target / file.name)
+        console.print(f"written to {target}", highlight=False)
+    except (ExportError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _refuse_contradictions(
+    *,
+    checkpoint: str | None,
+    size: str | None,
+    model_cfg: str | None,
+    output_dir: Path | None,
+    onnx_only: Path | None,
+    random_weights: int | None,
+) -> None:
+    if onnx_only is not None and output_dir is not None:
+        raise ExportError("--onnx-only and --output-dir: choose one; each says where to write")
+    if random_weights is not None and checkpoint is not None:
+        raise ExportError("--random-weights and --checkpoint: choose one; each says which weights")
+    if size is None and model_cfg is None:
+        if random_weights is not None:
+            raise ExportError(f"--random-weights: needs --size, one of {', '.join(SIZES)}")
+        if checkpoint is None:
+            raise ExportError("expected --checkpoint or --size; see python -m export --help")
+    if size is not None and size not in SIZES:
+        raise ExportError(f"--size: expected one of {', '.join(SIZES)}; got {size!r}")
+    if size is not None and model_cfg is not None and size_of_model_cfg(model_cfg) != size:
+        raise ExportError(
+            f"--size {size} and --model-cfg {model_cfg} are different sizes; leave one out"
+        )
+
+
+def _size(size: str | None, model_cfg: str | None) -> SizeName | None:
+    if model_cfg is not None:
+        return size_of_model_cfg(model_cfg)
+    return cast(SizeName, size) if size is not None else None
+
+
+def _load(
+    checkpoint: str | None,
+    size: SizeName | None,
+    image_size: int | None,
+    random_weights: int | None,
+) -> LoadedCheckpoint:
+    if random_weights is not None and size is not None:
+        return random_checkpoint(size, random_weights, image_size)
+    if checkpoint is None and size is not None:
+        downloaded = checkpoint_path(size)
+        if not downloaded.is_file():
+            raise CheckpointError(
+                f"{downloaded}: no such file. Download it first (python -m export.download {size}), "
+                "name another with --checkpoint, or try an untrained model with --random-weights 0"
+            )
+        checkpoint = str(downloaded)
+    return load_checkpoint(str(checkpoint), size, image_size)
+
+
+def _say_loaded(console: Console, loaded: LoadedCheckpoint) -> None:
+    parameters = sum(tensor.numel() for tensor in loaded.model.parameters()) / 1e6
+    text = (
+        f"{loaded.source_name}: {loaded.model_name}, {parameters:.1f} M parameters, "
+        f"{image_size_of(loaded.model.config)} px"
+    )
+    if loaded.unused_keys:
+        text += f"; {len(loaded.unused_keys)} tensors for video tracking left out on purpose"
+    console.print(text, highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(export)

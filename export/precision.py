@@ -1,0 +1,32 @@
+"""FP16 graphs: half-precision weights and products, FP32 where ten bits of mantissa do not do.
+
+TensorRT 11 takes each tensor's type from the graph, so the types must stand in it. What stays FP32:
+LayerNorm (squares overflow), softmax, the residual streams, the positional encoding of prompts
+(its phase is many turns), the mask logits. Inputs and outputs keep their types.
+"""
+
+import copy
+from typing import Literal, get_args
+
+from torch import nn
+
+from export.graphs import Graphs
+
+Precision = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# `export.layers.dense` computes in the type of the layer's weights: these decide it.
+_PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def with_precision(graphs: Graphs, precision: Precision) -> Graphs:
+    """The graphs in a precision; the ones given stay as they are."""
+    if precision == "fp32":
+        return graphs
+    # Copied together, because they share conv_s0 and conv_s1 with the model.
+    halved = copy.deepcopy(graphs)
+    for graph in halved:
+        for module in graph.modules():
+            if isinstance(module, _PRODUCTS):
+                module.half()
+    return halved
