@@ -129,11 +129,12 @@ def test_an_answer_beyond_the_limit_is_refused_with_a_way_out(client):
 
     from tests.photographs import encoded
 
-    large = bytes_tensor(encoded(Image.new("L", (9000, 9000)), "PNG"))
-    box = {"box": np.tile(floats(0, 0, 9, 9, shape=(1, 4)), (14, 1))}
-    expect(client, "INVALID_ARGUMENT", "ask for rle", image=large, **box)
-    rle = client.infer(image=large, mask_format=bytes_tensor(b"rle"), **box)
-    assert rle["masks_rle"].shape == (14, 1)
+    large = bytes_tensor(encoded(Image.new("L", (8000, 8000)), "PNG"))
+    boxes = {"image": large, "box": np.tile(floats(0, 0, 9, 9, shape=(1, 4)), (5, 1))}
+    logits = bytes_tensor(b"logits")  # 5 x 64 million x 4 bytes
+    expect(client, "INVALID_ARGUMENT", "ask for rle", mask_format=logits, **boxes)
+    rle = client.infer(mask_format=bytes_tensor(b"rle"), **boxes)
+    assert rle["masks_rle"].shape == (5, 1)
     assert rle["masks"].size == 0
 
 

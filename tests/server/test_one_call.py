@@ -31,7 +31,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def fresh(data: bytes) -> bytes:
-    """The same picture as other bytes, so that no cache knows it (decoders ignore what follows a PNG's end)."""
+    """The same picture as other bytes: no cache knows it, and decoders ignore what follows a PNG's end."""
     return data + uuid.uuid4().bytes
 
 
