@@ -21,6 +21,11 @@ from triton_sam2._flows import RetryPolicy
 from triton_sam2._images import ImageHandle
 from triton_sam2._masks import CocoAnnotation, CocoRle
 from triton_sam2._result import Segmentation
+from triton_sam2._speculative import (
+    SpeculativeSAM2Client,
+    queue_multiple_requests,
+    wait_for_latest_result,
+)
 
 __all__ = [
     "AccessDeniedError",
@@ -42,5 +47,8 @@ __all__ = [
     "ServerError",
     "ServerUnavailableError",
     "ServerUnreachableError",
+    "SpeculativeSAM2Client",
     "TritonSam2Error",
+    "queue_multiple_requests",
+    "wait_for_latest_result",
 ]

@@ -8,7 +8,6 @@ from types import TracebackType
 from numpy.typing import ArrayLike
 
 from triton_sam2._calls import Formats, ImageState, PromptArguments, Settings
-from triton_sam2._errors import InvalidInputError
 from triton_sam2._flows import RetryPolicy
 from triton_sam2._images import ImageHandle, ImageSource, image_file_bytes
 from triton_sam2._prompts import PointsLike
@@ -41,11 +40,7 @@ class AsyncSAM2TritonClient:
         _transport: AsyncTransport | None = None,
     ) -> None:
         settings = Settings.read(url, timeout, retry, headers, (ca_file, cert_file, key_file))
-        if not settings.endpoint.is_grpc:
-            raise InvalidInputError(
-                f"url: the asyncio client speaks gRPC only, got {settings.endpoint} (Triton's gRPC port is "
-                "8001 by default)"
-            )
+        settings.require_grpc("the asyncio client")
         self._images = ImageState(settings)
         self._transport = _transport or GrpcAioTransport(settings.endpoint, settings.credentials)
 

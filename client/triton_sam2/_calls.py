@@ -52,6 +52,13 @@ class Settings:
         credentials = Credentials.read(endpoint, ca_file, cert_file, key_file, headers)
         return cls(endpoint, credentials, _checked_timeout(timeout), retry or RetryPolicy())
 
+    def require_grpc(self, who: str) -> None:
+        """Raise InvalidInputError for an HTTP URL."""
+        if not self.endpoint.is_grpc:
+            raise InvalidInputError(
+                f"url: {who} speaks gRPC only, got {self.endpoint} (Triton's gRPC port is 8001 by default)"
+            )
+
     def call_options(self, timeout: float | None, request_id: str = "") -> CallOptions:
         """Options of one call; None stands for the client's own timeout."""
         timeout_s = self.timeout_s if timeout is None else _checked_timeout(timeout)
