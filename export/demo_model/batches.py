@@ -106,7 +106,7 @@ def augment(
         ramp = ramp * rng.uniform(0.8, 1.2) + rng.uniform(-20, 20)
         image = np.clip(ramp, 0, 255).astype(np.uint8)[image]
     if rng.random() < 0.12:
-        image = 255 - image
+        image = np.bitwise_not(image)
     if rng.random() < 0.1:
         image = np.repeat(image.mean(2, keepdims=True), 3, axis=2).astype(np.uint8)
     return np.ascontiguousarray(image), np.ascontiguousarray(labels)

@@ -48,7 +48,7 @@ class Placer:
             angle = rng.uniform(0, 2 * np.pi)
             reach = (other_radius + radius) * rng.uniform(0.9, 1.15) + self._scene.gap
             return np.asarray(centre + reach * np.array([np.cos(angle), np.sin(angle)]))
-        return rng.uniform(0, 1, 2) * frame
+        return np.asarray(rng.uniform(0, 1, 2) * frame)
 
     def place(self, labels: ByteImage, coverage: ByteImage, radius: float) -> Window | None:
         """The window where the object lies far enough from the others, or None."""

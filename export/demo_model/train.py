@@ -35,6 +35,7 @@ class TrainingOptions:
     output_dir: Path
     minutes: float = 90.0
     steps: int | None = None
+    stop_after: int | None = None  # steps; the schedule stays that of the whole run
     init: Path | None = None
     seed: int = 0
     device: str = "cpu"
@@ -94,6 +95,7 @@ def batches_from(options: TrainingOptions, first_step: int) -> Iterator[Batch]:
         num_workers=options.workers,
         prefetch_factor=8 if options.workers else None,
         worker_init_fn=_be_nice,
+        generator=torch.Generator(),  # its own: or a resumed run would draw once more than it should
     )
     return iter(loader)
 
@@ -131,7 +133,7 @@ def train(options: TrainingOptions) -> TrainingState:
             return state.step / options.steps
         return state.trained_seconds / (60 * options.minutes)
 
-    while progress() < 1:
+    while progress() < 1 and state.step != options.stop_after:
         started = time.monotonic()
         batch = next(batches).to(torch.device(options.device))
         figures = train_step(state, batch, schedule, progress())
