@@ -16,8 +16,9 @@ from rich.table import Table
 
 from export.demo_model.baselines import score_baselines
 from export.demo_model.photos import coins_scene
-from export.demo_model.predictors import Predictor, open_predictor
+from export.demo_model.predictors import Predictor
 from export.demo_model.scoring import ScoredScene, heldout_scenes, score_scene
+from export.demo_model.server_predictor import open_predictor
 
 # bars of the demo model: mean IoU that it should reach on held-out scenes
 BARS = {"centre click": 0.87, "random click": 0.82, "box": 0.89}

@@ -16,9 +16,10 @@ import typer
 from skimage import data
 
 from export.demo_model.fields import ByteImage, Points
-from export.demo_model.predictors import Predictor, open_predictor
+from export.demo_model.predictors import Predictor
 from export.demo_model.prompts import FOREGROUND, Mask
 from export.demo_model.scoring import ScoredScene, scored_scene
+from export.demo_model.server_predictor import open_predictor
 from export.demo_model.trace_coins import OUTLINES_PATH
 
 _SUPERSAMPLING = 8

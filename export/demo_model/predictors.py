@@ -1,9 +1,8 @@
-"""Whatever answers prompts: the torch model here, or a running server through our client."""
+"""Whatever answers prompts, and the torch model as one of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,17 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import Sam2Model
-from triton_sam2 import SAM2TritonClient
 
 from export.demo_model.fields import ByteImage
-from export.demo_model.model import (
-    IMAGE_SIZE,
-    WEIGHTS_DIR,
-    Features,
-    decode,
-    encode,
-    load_model,
-)
+from export.demo_model.model import IMAGE_SIZE, Features, decode, encode
 from export.demo_model.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 
 Floats = NDArray[np.float32]
@@ -60,29 +51,6 @@ class Predictor(Protocol):
         mask_input: Floats | None = None,
         multimask_output: bool = False,
     ) -> PredictionLike: ...
-
-
-class ServerPredictor:
-    """A running server, asked through our client."""
-
-    def __init__(self, url: str) -> None:
-        self._client = SAM2TritonClient(url)
-
-    def set_image(self, image: ByteImage, /) -> None:
-        self._client.set_image(image)
-
-    def predict(
-        self,
-        point_coords: Floats | None = None,
-        point_labels: NDArray[np.int32] | None = None,
-        *,
-        box: Floats | None = None,
-        mask_input: Floats | None = None,
-        multimask_output: bool = False,
-    ) -> PredictionLike:
-        return self._client.predict(
-            point_coords, point_labels, box, mask_input, multimask_output, low_res_masks=True
-        )
 
 
 @dataclass(frozen=True)
@@ -174,10 +142,3 @@ class TorchPredictor:
             iou_predictions=iou.cpu().numpy(),
             low_res_masks=planes.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT).cpu().numpy(),
         )
-
-
-def open_predictor(weights: Path | None = None, url: str | None = None) -> Predictor:
-    """The server at `url`, or else the torch model of a folder of weights."""
-    if url is not None and weights is not None:
-        raise ValueError("url and weights: expected one of them, got both")
-    return ServerPredictor(url) if url else TorchPredictor(load_model(weights or WEIGHTS_DIR))
