@@ -23,22 +23,19 @@ LABELS = [[1]] * len(MOVES)
 
 
 class Gate:
-    """Lets the server answer one prediction at a time, from any thread; images pass at once."""
+    """Holds predictions back until the test lets them pass; images pass at once."""
 
     def __init__(self):
         self.arrived = []
-        self._tickets = threading.Semaphore(0)
+        self.passing = set()
+        self.is_open = False
 
     async def __call__(self, request):
         if request.model != "sam2":
             return
         self.arrived.append(request.request_id)
-        while not self._tickets.acquire(blocking=False):
+        while not (self.is_open or request.request_id in self.passing):
             await asyncio.sleep(0.001)
-
-    def let_pass(self, count):
-        for _ in range(count):
-            self._tickets.release()
 
 
 @pytest.fixture
@@ -58,7 +55,7 @@ def make_client(gate):
         return clients[-1], sam
 
     yield make
-    gate.let_pass(9999)
+    gate.is_open = True
     for client in clients:
         client.close()
 
@@ -72,7 +69,7 @@ def until(condition, seconds=5):
 
 def test_the_last_position_is_the_result(make_client, gate):
     client, _ = make_client()
-    gate.let_pass(9999)
+    gate.is_open = True
 
     async def road():
         tasks = await queue_multiple_requests(client, MOVES, LABELS, "s")
@@ -91,7 +88,7 @@ def test_cancelling_a_session_counts_and_stops_its_predictions(make_client, gate
         tasks = await queue_multiple_requests(client, MOVES, LABELS, "s")
         others = await queue_multiple_requests(client, MOVES[:2], LABELS[:2], "other")
         await asyncio.to_thread(until, lambda: len(gate.arrived) == 6)
-        gate.let_pass(1)
+        gate.passing.add(tasks[0][0])
         await asyncio.wait([future for _, future in tasks], return_when=asyncio.FIRST_COMPLETED)
         assert client.cancel_session_requests("s") == 19
         assert client.cancel_session_requests("s") == 0
@@ -101,7 +98,7 @@ def test_cancelling_a_session_counts_and_stops_its_predictions(make_client, gate
             "cancelled": 19,
             "failed": 0,
         }
-        gate.let_pass(9999)
+        gate.is_open = True
         survivor = await wait_for_latest_result(tasks, client, "s")
         np.testing.assert_array_equal(
             survivor.masks, client.predict_sync(MOVES[0], LABELS[0]).masks
@@ -135,7 +132,7 @@ def test_latest_only_keeps_one_on_its_way_and_the_newest(make_client, gate):
         tasks += await queue_multiple_requests(client, MOVES[1:], LABELS[1:], "s")
         status = client.get_session_status("s")
         assert status == {"pending": 2, "completed": 0, "cancelled": len(MOVES) - 2, "failed": 0}
-        gate.let_pass(9999)
+        gate.is_open = True
         result = await wait_for_latest_result(tasks, client, "s")
         assert (await tasks[0][1]).masks.any()
         return result
@@ -147,7 +144,7 @@ def test_latest_only_keeps_one_on_its_way_and_the_newest(make_client, gate):
 
 def test_latest_only_is_per_session(make_client, gate):
     client, _ = make_client(latest_only=True)
-    gate.let_pass(9999)
+    gate.is_open = True
 
     async def road():
         by_session = {
@@ -169,7 +166,7 @@ def test_in_flight_is_bounded(make_client, gate):
         await asyncio.to_thread(until, lambda: len(gate.arrived) == 3)
         await asyncio.sleep(0.05)
         assert len(gate.arrived) == 3
-        gate.let_pass(9999)
+        gate.is_open = True
         await asyncio.gather(*(future for _, future in tasks))
         assert gate.arrived == [request_id for request_id, _ in tasks]  # first come, first served
 
@@ -178,7 +175,7 @@ def test_in_flight_is_bounded(make_client, gate):
 
 def test_a_failure_is_raised_and_counted(make_client, gate, caplog):
     client, sam = make_client(max_in_flight=1)
-    gate.let_pass(9999)
+    gate.is_open = True
     sam.failures = [ServerError("broken")]
 
     async def road():
@@ -214,7 +211,7 @@ def test_request_ids(make_client, gate):
         with pytest.raises(InvalidInputError, match="mine"):
             await client.predict_async(MOVES[0], [1], "s", "mine")
         await client.predict_async(MOVES[0], [1], "another session", "mine")
-        gate.let_pass(9999)
+        gate.is_open = True
         await future
         await client.predict_async(MOVES[0], [1], "s", "mine")
 
@@ -241,7 +238,8 @@ def test_cancelling_a_future_cancels_that_prediction_alone(make_client, gate):
         (_, first), (_, second) = await queue_multiple_requests(client, MOVES[:2], LABELS[:2], "s")
         await asyncio.to_thread(until, lambda: len(gate.arrived) == 2)
         first.cancel()
-        gate.let_pass(9999)
+        await asyncio.to_thread(until, lambda: client.get_session_status("s")["cancelled"] == 1)
+        gate.is_open = True
         assert (await second).masks.any()
 
     asyncio.run(road())
@@ -255,7 +253,7 @@ def test_cancelling_a_future_cancels_that_prediction_alone(make_client, gate):
 
 def test_threads_may_cancel_each_others_sessions(make_client, gate):
     client, _ = make_client()
-    gate.let_pass(99999)
+    gate.is_open = True
 
     async def session(name):
         for _ in range(20):
