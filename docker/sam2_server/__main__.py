@@ -1,0 +1,3 @@
+from sam2_server.cli import app
+
+app()

@@ -1,0 +1,144 @@
+"""One run of tritonserver: its command line, its process tree, its end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sam2_server.environment import TritonInstallation
+from sam2_server.ports import Ports
+from sam2_server.shared_memory import remove_regions
+
+TETHER = Path(__file__).with_name("tethered.py")
+# In-flight requests get this long to finish before Triton ends all the same.
+EXIT_TIMEOUT_SECONDS = 10
+ADMIN_KEY_HEADER = "sam2-admin-key"
+ADMIN_PROTOCOLS = "model-repository,model-config,shared-memory,statistics,trace,logging"
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    model_repository: Path
+    host: str
+    ports: Ports  # as requested: 0 is any free one
+    shm_mb: int
+    shm_growth_mb: int
+    log_verbose: int
+    explicit_models: bool
+    admin_key: str | None
+    extra_arguments: tuple[str, ...]
+
+
+def build_command(
+    installation: TritonInstallation,
+    backends: Path,
+    options: ServerOptions,
+    ports: Ports,
+    shm_prefix: str,
+) -> list[str]:
+    command = [
+        str(installation.executable),
+        f"--model-repository={options.model_repository}",
+        f"--backend-directory={backends}",
+        f"--http-address={options.host}",
+        f"--http-port={ports.http}",
+        f"--grpc-address={options.host}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-address={options.host}",
+        f"--metrics-port={ports.metrics}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
+        f"--log-verbose={options.log_verbose}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        # A region that grows stalls the request that makes it grow by 45 to 110 ms: start large.
+        f"--backend-config=python,shm-default-byte-size={options.shm_mb << 20}",
+        f"--backend-config=python,shm-growth-byte-size={options.shm_growth_mb << 20}",
+        # sam2_embedding waits in many inner calls at once.
+        "--backend-config=python,thread-pool-size=64",
+    ]
+    if options.explicit_models:
+        command += ["--model-control-mode=explicit", "--load-model=*"]
+    if not Path("/dev/nvidiactl").exists():
+        # Without a GPU, asking for its metrics costs two seconds of start time.
+        command.append("--allow-gpu-metrics=false")
+    if options.admin_key is not None:
+        restriction = f"{ADMIN_PROTOCOLS}:{ADMIN_KEY_HEADER}={options.admin_key}"
+        command += [
+            f"--http-restricted-api={restriction}",
+            f"--grpc-restricted-protocol={restriction}",
+        ]
+    return [*command, *options.extra_arguments]
+
+
+class TritonProcess:
+    """A started tritonserver with its Python stubs, in a session of its own.
+
+    Its own session, so that Ctrl-C on the terminal reaches the launcher alone, which then stops it
+    in order; tethered, so that it ends when the launcher is killed.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: dict[str, str], log_file: Path, shm_prefix: str
+    ) -> None:
+        self._shm_prefix = shm_prefix
+        with log_file.open("ab") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-E", "-S", str(TETHER), str(os.getpid()), *command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def exit_code(self) -> int | None:
+        return self._popen.poll()
+
+    def stop(self, timeout_seconds: float, hurry: Callable[[], bool] = lambda: False) -> bool:
+        """Ask it to end, insist after the timeout or once `hurry()`; says whether it ended itself."""
+        deadline = time.monotonic() + timeout_seconds
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.SIGTERM)
+        while self.exit_code() is None and time.monotonic() < deadline and not hurry():
+            time.sleep(0.05)
+        ended_itself = self.exit_code() is not None
+        self.kill()
+        return ended_itself
+
+    def kill(self) -> None:
+        """End every process of the tree at once and remove the tree's shared memory."""
+        kill_processes(self._shm_prefix)
+        self._popen.wait()
+        remove_regions(self._shm_prefix)
+
+
+def kill_processes(shm_prefix: str) -> int:
+    """SIGKILL to a server and its stubs, known by the region prefix in their command lines.
+
+    By that and not by descent: stubs whose server died have lost their parent. Says how many there were.
+    """
+    killed = set()
+    # Once more after each round: a server that is just loading a model starts further stubs.
+    while living := _processes_of(shm_prefix):
+        for process in living:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                killed.add(process.pid)
+        time.sleep(0.02)
+    return len(killed)
+
+
+def _processes_of(shm_prefix: str) -> list[psutil.Process]:
+    # A zombie has no command line, so it is not counted as living.
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(shm_prefix in argument for argument in process.info["cmdline"] or ())
+    ]
