@@ -16,7 +16,6 @@ from export.checkpoint_files import (
     read_directory_config,
     read_directory_weights,
     read_meta_file,
-    sha256_of_files,
 )
 from export.checkpoint_keys import (
     GAUSSIAN,
@@ -27,6 +26,7 @@ from export.checkpoint_keys import (
     transformers_video_keys,
 )
 from export.errors import CheckpointError
+from export.file_checks import sha256_of_files
 from export.sizes import SIZES, SizeName, config_for, image_size_of, with_image_size
 
 StateDict = dict[str, Tensor]

@@ -1,6 +1,5 @@
 """Reading checkpoint files, with errors that say what such a file really is and what to do."""
 
-import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -13,31 +12,10 @@ from torch import Tensor
 from transformers import Sam2Config
 
 from export.errors import CheckpointError
+from export.file_checks import describe_wrong_file
 
 # Sam2VideoModel's checkpoints (what Meta publishes on Hugging Face) hold the image model too.
 _MODEL_TYPES = ("sam2", "sam2_video")
-
-
-def describe_wrong_file(head: bytes) -> str | None:
-    """What a file that is no checkpoint is, judged by its first bytes; None where nothing is wrong."""
-    start = head.lstrip()[:64].lower()
-    if not head:
-        return "is empty"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page (a download that ended on an error or login page)"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file it points to (run `git lfs pull`)"
-    return None
-
-
-def sha256_of_files(paths: list[Path]) -> str:
-    """Hex sha256 over the contents of the files, one after another."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_meta_file(path: Path) -> dict[str, Tensor]:

@@ -71,8 +71,9 @@ def config_for(size: SizeName, image_size: int = DEFAULT_IMAGE_SIZE) -> Sam2Conf
     """The configuration of one of Meta's SAM 2.1 sizes, for square images of `image_size` pixels."""
     backbone = dict(_BACKBONES[size])
     # Each stage has twice the channels and heads of the one before it.
-    dims = [backbone.pop("embed_dim") * 2**stage for stage in range(4)]
-    heads = [backbone.pop("num_heads") * 2**stage for stage in range(4)]
+    embed_dim, num_heads = backbone.pop("embed_dim"), backbone.pop("num_heads")
+    dims = [embed_dim * 2**stage for stage in range(4)]
+    heads = [num_heads * 2**stage for stage in range(4)]
     config = Sam2Config(
         vision_config=Sam2VisionConfig(
             backbone_config=Sam2HieraDetConfig(
