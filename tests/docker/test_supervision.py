@@ -1,0 +1,226 @@
+"""Crashes, hangs and reloads: what is restarted, how fast, and what is left alone."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sam2_server.health import FAILURES_UNTIL_HUNG, HealthWatch, Sample, is_busy
+from sam2_server.probe import ProbeResult
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from tests.docker.conftest import StartLauncher
+from tests.docker.launcher import Launcher, infer, wait_until
+from tests.docker.small_repository import PICTURE_MODEL, write_repository
+
+RECOVERY_SECONDS = 15
+
+
+def answers(launcher: Launcher) -> bool:
+    try:
+        return infer(launcher.grpc_address(), timeout=2) > 0
+    except (InferenceServerException, KeyError):
+        return False
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("victim", ["picture", "score", "tritonserver"])
+def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None:
+    launcher = start().wait_ready()
+    before = launcher.state()
+    in_flight: list[tuple[float, Exception]] = []
+    slow = threading.Thread(target=_collect_error, args=(launcher.grpc_address(), in_flight))
+    slow.start()
+    time.sleep(0.5)
+
+    process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
+    killed_at = time.monotonic()
+    process.kill()
+    wait_until(lambda: launcher.state()["restarts"] == 1, RECOVERY_SECONDS, "the crash to be seen")
+    wait_until(lambda: answers(launcher), RECOVERY_SECONDS, "an answer")
+    seconds = time.monotonic() - killed_at
+    print(f"{victim}: back in service after {seconds:.1f} s")
+    assert seconds < RECOVERY_SECONDS
+    slow.join(10)
+    assert len(in_flight) == 1, "the request in flight should have got an error"
+    assert in_flight[0][0] < 5, "and at once"
+    launcher.wait_ready()
+    after = launcher.state()
+    assert after["urls"] == before["urls"]
+    assert after["server"] != before["server"]
+    assert len(launcher.leftovers()) == 5
+    launcher.stop()
+    assert launcher.leftovers() == []
+
+
+@pytest.mark.server
+def test_without_supervision_a_dead_server_ends_the_launcher(start: StartLauncher) -> None:
+    launcher = start("--no-supervise").wait_ready()
+    launcher.server().kill()
+    assert launcher.process.wait(15) == 3
+    assert "tritonserver was ended by SIGKILL" in launcher.output()
+    assert launcher.leftovers() == []
+
+
+@pytest.mark.server
+def test_a_crash_loop_ends_with_a_message(start: StartLauncher) -> None:
+    launcher = start("--max-crashes", "2").wait_ready()
+    launcher.stub("picture").kill()
+    wait_until(lambda: launcher.state().get("restarts") == 1, 10, "the first crash")
+    launcher.wait_ready()
+    launcher.stub("score").kill()
+    assert launcher.process.wait(15) == 3
+    assert "crashed 2 times within 300 s" in launcher.output()
+    assert "score_0_0" in launcher.output()
+    assert str(launcher.state_dir / "tritonserver.log") in launcher.output()
+    assert launcher.leftovers() == []
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_hung_model_is_found_by_the_probe(start: StartLauncher) -> None:
+    launcher = start("--probe-interval", "1", "--probe-timeout", "2").wait_ready()
+    launcher.stub("picture").suspend()
+    wait_until(lambda: launcher.state()["restarts"] == 1, 40, "the hang to be seen")
+    assert "no answer to 3 health probes" in launcher.state()["last_crash"]
+    wait_until(lambda: answers(launcher), RECOVERY_SECONDS, "an answer")
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_busy_server_is_left_alone(start: StartLauncher) -> None:
+    """Its one instance is busy for longer than all probes together, yet requests get answers."""
+    launcher = start("--probe-interval", "1", "--probe-timeout", "1").wait_ready()
+    deadline = time.monotonic() + 30
+    errors: list[Exception] = []
+
+    def keep_busy() -> None:
+        while time.monotonic() < deadline:
+            try:
+                infer(launcher.grpc_address(), "sleep:1.5", timeout=60)
+            except InferenceServerException as error:
+                errors.append(error)
+
+    clients = [threading.Thread(target=keep_busy) for _ in range(6)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert errors == []
+    assert launcher.state()["restarts"] == 0
+    assert "busy, not hung" in launcher.output()
+
+
+@pytest.mark.server
+def test_a_reload_is_no_crash(start: StartLauncher, tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models")
+    launcher = start("--explicit-models", repository=repository).wait_ready()
+    server = launcher.server()
+    old = launcher.stub("picture")
+    with grpc.InferenceServerClient(launcher.grpc_address()) as client:
+        for round_number in range(3):
+            code = PICTURE_MODEL + f"# {round_number}\n"
+            (repository / "picture/1/model.py").write_text(code)
+            client.load_model("picture")
+            assert infer(launcher.grpc_address()) > 0
+        # A model that does not load: its process comes and goes, the old one keeps serving.
+        (repository / "picture/1/model.py").write_text("raise RuntimeError('broken')\n")
+        with pytest.raises(InferenceServerException, match="broken"):
+            client.load_model("picture")
+        assert infer(launcher.grpc_address()) > 0
+        (repository / "picture/1/model.py").write_text(PICTURE_MODEL)
+        client.load_model("picture")
+        client.unload_model("score")
+        time.sleep(4)
+        client.load_model("score")
+    assert not old.is_running()
+    time.sleep(3)
+    assert launcher.server() == server
+    assert launcher.state()["restarts"] == 0
+    assert infer(launcher.grpc_address()) > 0
+
+
+@pytest.mark.server
+def test_administration_needs_the_key(start: StartLauncher, tmp_path: Path) -> None:
+    key = "0123456789abcdef0123456789abcdef"
+    key_file = tmp_path / "key"
+    key_file.write_text(key + "\n")
+    launcher = start("--explicit-models", "--admin-key-file", str(key_file)).wait_ready()
+    with grpc.InferenceServerClient(launcher.grpc_address()) as client:
+        with pytest.raises(InferenceServerException, match="restricted"):
+            client.load_model("score")
+        with pytest.raises(InferenceServerException, match="restricted"):
+            client.get_model_repository_index()
+        headers = {"triton-grpc-protocol-sam2-admin-key": key}
+        client.load_model("score", headers=headers)
+        assert len(client.get_model_repository_index(headers=headers).models) == 3
+    assert infer(launcher.grpc_address()) > 0
+    launcher.stop()
+    assert key not in launcher.output()
+    assert key not in (launcher.state_dir / "tritonserver.log").read_text()
+
+
+def silent(at: float, *, answered: float | None = 0.0, cpu: float = 0.0) -> Sample:
+    return Sample(ProbeResult(False, "no answer", no_answer=True), at, answered, cpu)
+
+
+@pytest.mark.parametrize(
+    ("last", "busy"),
+    [
+        (silent(60.0), False),
+        (silent(60.0, answered=1.0), True),
+        (silent(60.0, answered=None), False),
+        (silent(60.0, cpu=5.0), False),
+        (silent(60.0, cpu=30.0), True),
+    ],
+)
+def test_busy_is_told_from_hung(last: Sample, busy: bool) -> None:
+    assert is_busy(silent(0.0), last) is busy
+
+
+class TestHealthWatch:
+    @pytest.fixture
+    def messages(self) -> list[str]:
+        return []
+
+    @pytest.fixture
+    def watch(self, messages: list[str]) -> HealthWatch:
+        return HealthWatch(
+            1,
+            probe_url="grpc://127.0.0.1:1",
+            metrics_url="http://127.0.0.1:1/metrics",
+            interval_seconds=30,
+            timeout_seconds=20,
+            report=messages.append,
+        )
+
+    def test_silence_counts_until_hung(self, watch: HealthWatch) -> None:
+        verdicts = [watch._judge(silent(20.0 * n)) for n in range(FAILURES_UNTIL_HUNG)]
+        assert verdicts[:-1] == [None] * (FAILURES_UNTIL_HUNG - 1)
+        assert verdicts[-1] is not None
+
+    def test_one_answer_in_between_starts_over(self, watch: HealthWatch) -> None:
+        answer = Sample(ProbeResult(True, "healthy"), 0.0, None, 0.0)
+        for n in range(2 * FAILURES_UNTIL_HUNG):
+            assert watch._judge(silent(n) if n % 2 else answer) is None
+
+    def test_errors_are_reported_once_and_restart_nothing(
+        self, watch: HealthWatch, messages: list[str]
+    ) -> None:
+        error = Sample(ProbeResult(False, "StatusCode.UNAVAILABLE: queue full"), 0.0, None, 0.0)
+        for _ in range(10):
+            assert watch._judge(error) is None
+        assert len(messages) == 1
+
+    def test_tritons_word_on_a_dead_stub_is_enough(self, watch: HealthWatch) -> None:
+        message = "in ensemble 'sam2', Stub process 'score_0_0' is not healthy."
+        assert watch._judge(Sample(ProbeResult(False, message), 0.0, None, 0.0)) == message
+
+
+def _collect_error(address: str, errors: list[tuple[float, Exception]]) -> None:
+    began = time.monotonic()
+    try:
+        infer(address, "sleep:20", timeout=60)
+    except InferenceServerException as error:
+        errors.append((time.monotonic() - began, error))
