@@ -51,13 +51,15 @@ def mask_to_polygons(mask: NDArray[np.uint8], tolerance_px: float) -> list[NDArr
     return [contour.reshape(-1, 2).astype(np.float32) for contour in contours]
 
 
-def mask_to_box_xywh(mask: NDArray[np.uint8]) -> list[float]:
-    """The smallest box round a mask, as COCO writes it; zeros for an empty mask."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if columns.size == 0:
-        return [0.0, 0.0, 0.0, 0.0]
-    x, y = int(columns[0]), int(rows[0])
-    return [float(x), float(y), float(columns[-1] - x + 1), float(rows[-1] - y + 1)]
+def rle_area(rle: CocoRle) -> int:
+    """How many pixels a mask has. Needs pycocotools."""
+    return int(require("pycocotools.mask", "areas of RLE masks").area(rle))
+
+
+def rle_box_xywh(rle: CocoRle) -> list[float]:
+    """The smallest box round a mask, as COCO writes it; zeros for an empty mask. Needs pycocotools."""
+    box: list[float] = require("pycocotools.mask", "boxes of RLE masks").toBbox(rle).tolist()
+    return box
 
 
 def take_candidates(values: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:

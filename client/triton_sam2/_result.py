@@ -18,9 +18,10 @@ from triton_sam2._images import ImageSource
 from triton_sam2._masks import (
     CocoAnnotation,
     CocoRle,
-    mask_to_box_xywh,
     mask_to_polygons,
     mask_to_rle,
+    rle_area,
+    rle_box_xywh,
     rle_to_mask,
     take_candidates,
 )
@@ -127,17 +128,21 @@ class Segmentation:
         Raises MissingExtraError without pycocotools.
         """
         best = self.best()
-        rles = best.rles if "masks_rle" in self.tensors else None
+        rles = (
+            best.rles
+            if "masks_rle" in self.tensors
+            else [[mask_to_rle(row[0])] for row in best.masks]
+        )
         return [
             {
                 "image_id": self.image_id if image_id is None else image_id,
                 "category_id": category_id,
-                "segmentation": mask_to_rle(mask[0]) if rles is None else rles[index][0],
-                "bbox": mask_to_box_xywh(mask[0]),
-                "area": int(mask[0].sum()),
-                "score": float(best.iou_predictions[index, 0]),
+                "segmentation": rle,
+                "bbox": rle_box_xywh(rle),
+                "area": rle_area(rle),
+                "score": float(score),
             }
-            for index, mask in enumerate(best.masks)
+            for (rle,), (score,) in zip(rles, best.iou_predictions, strict=True)
         ]
 
     def overlay(self, image: ImageSource, *, opacity: float = 0.5) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ class HttpTransport:
         self._pool = urllib3.PoolManager(
             maxsize=_POOL_SIZE,
             retries=False,  # what is retried is decided in one place, the flows
-            **_tls_arguments(endpoint, credentials),
+            **tls_arguments(endpoint, credentials),
         )
 
     def infer(self, request: InferRequest) -> Tensors:
@@ -103,7 +103,8 @@ def _connection_error(endpoint: Endpoint, error: urllib3.exceptions.HTTPError) -
     return unreachable(endpoint, str(error))
 
 
-def _tls_arguments(endpoint: Endpoint, credentials: Credentials) -> dict[str, Any]:
+def tls_arguments(endpoint: Endpoint, credentials: Credentials) -> dict[str, Any]:
+    """The pool's arguments for TLS."""
     if not endpoint.has_tls:
         return {}
     files = {

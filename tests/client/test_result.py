@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from triton_sam2 import InvalidInputError, MissingExtraError, Segmentation
 from triton_sam2._drawing import draw_masks, object_color, upright_rgb
-from triton_sam2._masks import mask_to_box_xywh, mask_to_polygons, mask_to_rle, rle_to_mask
+from triton_sam2._masks import mask_to_polygons, mask_to_rle, rle_box_xywh, rle_to_mask
 from triton_sam2._rpc import bytes_tensor
 
 
@@ -81,7 +81,7 @@ def test_boxes_of_masks(pixels, expected):
     mask = np.zeros((6, 8), np.uint8)
     for row, column in pixels:
         mask[row, column] = 1
-    assert mask_to_box_xywh(mask) == expected
+    assert rle_box_xywh(mask_to_rle(mask)) == expected
 
 
 def test_coco_entries(result):

@@ -29,11 +29,6 @@ CLICK = ([[30, 20]], [1])
 QUICK = RetryPolicy(retries=1, first_pause_s=0.001)
 
 
-@pytest.fixture
-def sam():
-    return FakeSam()
-
-
 @pytest.fixture(params=["grpc", "http"])
 def url(request, sam):
     start = grpc_server if request.param == "grpc" else http_server

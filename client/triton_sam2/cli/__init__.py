@@ -2,17 +2,8 @@
 
 import sys
 
-from triton_sam2._errors import (
-    ImageNotFoundError,
-    InvalidInputError,
-    ServerUnavailableError,
-    TritonSam2Error,
-)
-
-EXIT_ERROR = 1
-EXIT_INVALID_INPUT = 2  # also what a wrong option exits with
-EXIT_UNAVAILABLE = 3
-EXIT_IMAGE_NOT_FOUND = 4
+from triton_sam2._errors import TritonSam2Error
+from triton_sam2.cli._exit_codes import EXIT_ERROR, exit_code
 
 
 def app() -> None:
@@ -27,14 +18,3 @@ def app() -> None:
     except TritonSam2Error as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(exit_code(error))
-
-
-def exit_code(error: TritonSam2Error) -> int:
-    """1 in general, 2 invalid input, 3 server not available, 4 image unknown to the server."""
-    if isinstance(error, InvalidInputError):
-        return EXIT_INVALID_INPUT
-    if isinstance(error, ServerUnavailableError):
-        return EXIT_UNAVAILABLE
-    if isinstance(error, ImageNotFoundError):
-        return EXIT_IMAGE_NOT_FOUND
-    return EXIT_ERROR

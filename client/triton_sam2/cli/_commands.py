@@ -2,7 +2,10 @@
 
 import typer
 
+from triton_sam2.cli._batch import batch
+from triton_sam2.cli._cache import forget, warm
 from triton_sam2.cli._segment import segment
+from triton_sam2.cli._status import status
 
 commands = typer.Typer(
     name="triton-sam2",
@@ -13,9 +16,5 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 error, 2 invalid input, 3 no server, 4 unknown image.",
 )
-commands.command()(segment)
-
-
-@commands.callback()
-def _root() -> None:
-    """Keeps `segment` a subcommand while it is the only one."""
+for command in (segment, batch, status, warm, forget):
+    commands.command()(command)

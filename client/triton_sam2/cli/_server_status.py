@@ -1,0 +1,130 @@
+"""What a server says of itself, through its health calls and its metrics."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import tritonclient.grpc as triton
+import urllib3
+from tritonclient.utils import InferenceServerException
+
+from triton_sam2._calls import Settings
+from triton_sam2._statuses import unreachable
+from triton_sam2._transport_grpc import channel_arguments, translate_error
+from triton_sam2._transport_http import tls_arguments
+
+MODELS = (
+    "sam2",
+    "sam2_embedding",
+    "sam2_preprocess",
+    "sam2_encoder",
+    "sam2_prompt",
+    "sam2_decoder",
+    "sam2_postprocess",
+)
+CACHE_METRIC = "sam2_embedding_cache_"
+_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """Health of a server and its models; figures are None where the metrics port is out of reach."""
+
+    url: str
+    version: str
+    is_ready: bool
+    models: dict[str, bool]
+    cache: dict[str, float] | None
+    inferences: dict[str, int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def read_status(settings: Settings, metrics_url: str) -> ServerStatus:
+    """Ask a server; raises ServerUnreachableError when it does not answer at all."""
+    ask = _ask_grpc if settings.endpoint.is_grpc else _ask_http
+    version, is_ready, models = ask(settings)
+    metrics = _read_metrics(metrics_url, settings.timeout_s)
+    return ServerStatus(
+        str(settings.endpoint),
+        version,
+        is_ready,
+        models,
+        None if metrics is None else cache_figures(metrics),
+        None if metrics is None else inference_counts(metrics),
+    )
+
+
+def _ask_grpc(settings: Settings) -> tuple[str, bool, dict[str, bool]]:
+    endpoint, credentials = settings.endpoint, settings.credentials
+    options = {"headers": dict(credentials.headers), "client_timeout": settings.timeout_s}
+    client = triton.InferenceServerClient(**channel_arguments(endpoint, credentials))
+    try:
+        metadata = client.get_server_metadata(**options)
+        models = {name: bool(client.is_model_ready(name, **options)) for name in MODELS}
+        return str(metadata.version), bool(client.is_server_ready(**options)), models
+    except InferenceServerException as error:
+        raise translate_error(error, endpoint) from error
+    finally:
+        client.close()
+
+
+def _ask_http(settings: Settings) -> tuple[str, bool, dict[str, bool]]:
+    endpoint = settings.endpoint
+    tls = tls_arguments(endpoint, settings.credentials)
+    with urllib3.PoolManager(retries=False, timeout=settings.timeout_s, **tls) as pool:
+
+        def get(path: str) -> urllib3.BaseHTTPResponse:
+            return pool.request(
+                "GET", f"{endpoint}{path}", headers=dict(settings.credentials.headers)
+            )
+
+        try:
+            metadata = json.loads(get("/v2").data)
+            models = {name: get(f"/v2/models/{name}/ready").status == 200 for name in MODELS}
+            return str(metadata["version"]), get("/v2/health/ready").status == 200, models
+        except urllib3.exceptions.HTTPError as error:
+            raise unreachable(endpoint, str(error).rpartition(": ")[2]) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise unreachable(endpoint, "the answer is not Triton's") from error
+
+
+def _read_metrics(url: str, timeout_s: float) -> str | None:
+    try:
+        with urllib3.PoolManager(retries=False, timeout=timeout_s) as pool:
+            response = pool.request("GET", url)
+    except urllib3.exceptions.HTTPError:
+        return None  # often not reachable from where clients are; the status says so
+    return response.data.decode() if response.status == 200 else None
+
+
+def cache_figures(metrics: str) -> dict[str, float]:
+    """The embedding cache's counters and gauges by their short names."""
+    return {
+        name.removeprefix(CACHE_METRIC).removesuffix("_total"): value
+        for name, labels, value in _samples(metrics)
+        if name.startswith(CACHE_METRIC) and not labels and "encode_seconds" not in name
+    }
+
+
+def inference_counts(metrics: str) -> dict[str, int]:
+    """How many inferences each model has executed."""
+    return {
+        labels["model"]: int(value)
+        for name, labels, value in _samples(metrics)
+        if name == "nv_inference_count" and "model" in labels
+    }
+
+
+def _samples(metrics: str) -> list[tuple[str, Mapping[str, str], float]]:
+    samples: list[tuple[str, Mapping[str, str], float]] = []
+    for line in metrics.splitlines():
+        match = _SAMPLE.match(line)
+        if match:
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', match["labels"] or ""))
+            samples.append((match["name"], labels, float(match["value"])))
+    return samples

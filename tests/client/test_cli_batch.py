@@ -1,0 +1,271 @@
+"""`triton-sam2 batch`: prompt files, broken images, and being killed in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from triton_sam2._errors import InvalidInputError, ServerUnavailableError
+from triton_sam2._masks import rle_to_mask
+from triton_sam2.cli._batch_prompts import read_prompt_file
+from triton_sam2.cli._batch_run import find_images
+
+from tests.client.fake_servers import grpc_server
+from tests.client.fakes import FakeSam, png_of
+
+CLIENT_FOLDER = Path(__file__).parents[2] / "client"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven images: two broken, one of them empty."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(5):
+        (folder / f"{index}.png").write_bytes(png_of(40, 60 + index, shade=index))
+    (folder / "broken.png").write_text("not an image")
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        (
+            "json",
+            {
+                "0.png": [
+                    {"points": [[30, 20], [1, 2]], "labels": [1, 0]},
+                    {"box": [1, 2, 11, 22], "category_id": 5},
+                ]
+            },
+        ),
+        (
+            "csv",
+            "image,object,x,y,label,x0,y0,x1,y1,category_id\n"
+            "0.png,a,30,20,1,,,,,\n0.png,b,,,,1,2,11,22,5\n0.png,a,1,2,0,,,,,\n",
+        ),
+    ],
+)
+def test_points_and_boxes(run, folder, tmp_path, ending, content):
+    prompts, output = write(tmp_path / f"prompts.{ending}", content), tmp_path / "results.json"
+    code, out, err = run(
+        "batch", folder, "--prompts", prompts, "-o", output, "--overlays", tmp_path / "seen"
+    )
+    assert (code, err) == (0, "")
+    assert "1 images, 2 objects" in out
+    first, second = json.loads(output.read_text())
+    assert (first["image_id"], first["category_id"], second["category_id"]) == ("0.png", 1, 5)
+    assert first["bbox"] == [25, 15, 10, 10]
+    assert second["bbox"] == [1, 2, 10, 20]
+    assert second["area"] == 200
+    assert rle_to_mask(first["segmentation"]).shape == (40, 60)
+    overlay = np.asarray(Image.open(tmp_path / "seen" / "0.png.png"))
+    assert overlay.shape == (40, 60, 3)
+    assert overlay.any(axis=2).sum() == 300
+
+
+def test_coco_boxes_keep_their_ids(run, folder, tmp_path, sam):
+    document = {
+        "images": [{"id": 42, "file_name": "1.png"}, {"id": 43, "file_name": "2.png"}],
+        "annotations": [
+            {
+                "id": index,
+                "image_id": 42,
+                "category_id": index % 3,
+                "bbox": [1, 2, 1 + index % 50, 3],
+            }
+            for index in range(70)
+        ],
+    }
+    prompts, output = write(tmp_path / "instances.json", document), tmp_path / "results.json"
+    code, _, err = run("batch", f"{folder}/*.png", "--prompts", prompts, "-o", output)
+    assert code == 0, err
+    entries = json.loads(output.read_text())
+    assert [entry["image_id"] for entry in entries] == [42] * 70
+    assert [entry["category_id"] for entry in entries] == [index % 3 for index in range(70)]
+    assert [entry["bbox"][2] for entry in entries] == [1 + index % 50 for index in range(70)]
+    assert [len(request.inputs["box"]) for request in sam.requests if "box" in request.inputs] == [
+        32,
+        32,
+        6,
+    ]
+    assert sam.encodes.total() == 1
+
+
+def test_broken_images_do_not_stop_the_rest(run, folder, tmp_path):
+    prompts, output = (
+        write(
+            tmp_path / "p.json",
+            {"*": [{"points": [[30, 20]]}], "gone.png": [{"box": [1, 2, 3, 4]}]},
+        ),
+        tmp_path / "r.json",
+    )
+    code, out, err = run("batch", folder, "--prompts", prompts, "-o", output, "--json")
+    assert code == 1
+    summary = json.loads(out)
+    assert (summary["images"], summary["objects"]) == (5, 5)
+    assert set(summary["errors"]) == {"broken.png", "empty.png", "gone.png"}
+    assert "error: broken.png: image: not an image file" in err
+    assert "cannot read gone.png" in err
+    assert [entry["image_id"] for entry in json.loads(output.read_text())] == [
+        f"{index}.png" for index in range(5)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.json", "photos", "r.json"]
+
+
+def test_a_server_that_goes_away_ends_it_and_it_resumes(run, folder, tmp_path, sam):
+    (folder / "broken.png").unlink()
+    (folder / "empty.png").unlink()
+    prompts, output = (
+        write(tmp_path / "p.json", {"*": [{"points": [[30, 20]]}]}),
+        tmp_path / "r.json",
+    )
+    answer, count = sam.infer, 0
+
+    def dies(request):
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise ServerUnavailableError("going down")
+        return answer(request)
+
+    sam.infer = dies
+    code, _, err = run("batch", folder, "--prompts", prompts, "-o", output, "--concurrency", 1)
+    assert code == 3
+    assert "start it again" in err
+    assert not output.exists()
+    sam.infer = answer
+    sam.requests.clear()
+    code, out, err = run("batch", folder, "--prompts", prompts, "-o", output)
+    assert code == 0, err
+    assert "5 images, 3 of them before, 5 objects" in out
+    assert len(sam.requests) == 2
+
+
+def test_a_journal_of_another_batch_is_refused(run, folder, tmp_path):
+    prompts, output = (
+        write(tmp_path / "p.json", {"0.png": [{"points": [[30, 20]]}]}),
+        tmp_path / "r.json",
+    )
+    (tmp_path / "r.json.partial").write_text('{"batch": "of something else"}\n')
+    code, _, err = run("batch", folder, "--prompts", prompts, "-o", output)
+    assert code == 2
+    assert "another batch" in err
+
+
+def test_killed_in_the_middle_and_resumed(tmp_path):
+    """200 images, 5 of them broken; SIGKILL twice, then to the end: equal to an uninterrupted run."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(200):
+        content = png_of(20, 30 + index % 50, shade=index) if index % 40 != 7 else b"broken"
+        (folder / f"{index:03d}.png").write_bytes(content)
+    prompts = write(tmp_path / "p.json", {"*": [{"points": [[12, 9]]}, {"box": [1, 2, 8, 9]}]})
+    server = FakeSam()
+    answer = server.infer
+
+    def slow(request):
+        time.sleep(0.005)
+        return answer(request)
+
+    server.infer = slow
+    with grpc_server(server) as (address, _):
+
+        def start(name):
+            return subprocess.Popen(
+                [
+                    *(
+                        sys.executable,
+                        "-c",
+                        "from triton_sam2.cli import app; app()",
+                        "batch",
+                        str(folder),
+                    ),
+                    *("--prompts", str(prompts), "-o", str(tmp_path / name), "--url", address),
+                ],
+                env=os.environ | {"PYTHONPATH": str(CLIENT_FOLDER)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+
+        journal = tmp_path / "resumed.json.partial"
+        for lines in (30, 90):
+            process = start("resumed.json")
+            deadline = time.monotonic() + 60
+            while not journal.exists() or len(journal.read_bytes().splitlines()) < lines:
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        with journal.open("ab") as file:
+            file.write(b'{"image": "150.png", "entr')  # as if killed while writing
+        done_before = len(journal.read_bytes().splitlines()) - 2
+        server.requests.clear()
+        process = start("resumed.json")
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert err.decode().count("error:") == 5
+        asked = sum("image" in request.inputs for request in server.requests)
+        assert asked <= 200 - done_before
+        process = start("whole.json")
+        process.communicate(timeout=120)
+    resumed, whole = (
+        json.loads((tmp_path / name).read_text()) for name in ("resumed.json", "whole.json")
+    )
+    assert len(whole) == 2 * 195
+    assert resumed == whole
+
+
+def test_names_of_images(folder, tmp_path):
+    nested = tmp_path / "photos" / "a"
+    nested.mkdir()
+    (nested / "0.png").write_bytes(png_of())
+    assert "a/0.png" in find_images(str(folder))
+    assert list(find_images(str(folder / "0.png"))) == ["0.png"]
+    assert set(find_images(f"{folder}/**/0.png")) == {"0.png", "a/0.png"}
+    with pytest.raises(InvalidInputError, match="no file matches"):
+        find_images(str(folder / "*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.json", "{", "is not JSON"),
+        ("p.json", "[]", "expected an object"),
+        ("p.json", {"a": [{"point": [[1, 2]]}]}, "a: unknown key 'point'"),
+        ("p.json", {"a": [{"points": [[1, 2]], "labels": []}]}, "0 labels for 1 points"),
+        ("p.json", {"a": [{}]}, "object 1 has no prompt"),
+        ("p.json", {"a": [{"box": [1, 2, 3]}]}, "p.json: a: "),
+        (
+            "p.json",
+            {"images": [], "annotations": [{"bbox": [1, 2, 3, 4], "image_id": 1}]},
+            "not a COCO file",
+        ),
+        ("p.csv", "image,x,y\na,1,\n", "line 2: expected x and y"),
+        ("p.csv", "image,x,y\n,1,2\n", "line 2: no image"),
+        ("p.csv", "image,x,y\na,1,2\na,one,2\n", "line 3: could not convert"),
+        ("p.csv", "image,x0,y0,x1,y1\na,1,2,3,\n", "line 2: expected x and y, or x0"),
+    ],
+)
+def test_bad_prompt_files_are_located(tmp_path, name, content, message):
+    path = write(tmp_path / name, content)
+    with pytest.raises(InvalidInputError, match=message):
+        read_prompt_file(path)
+
+
+def test_a_missing_prompt_file(tmp_path):
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        read_prompt_file(tmp_path / "none.json")
