@@ -19,7 +19,6 @@ BUSY_CORES = 0.25
 SUCCESSES = re.compile(
     rf'^nv_inference_request_success\{{model="{MODEL}",.*?\}} (\S+)', re.MULTILINE
 )
-DEAD_STUB = re.compile(r"Stub process '\S+' is not healthy")
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,6 @@ class HealthWatch:
             self._silent.clear()
             self._last_error = None
             return None
-        if DEAD_STUB.search(result.message):
-            return result.message
         if not result.no_answer:
             # An answer, if an unwelcome one (a broken model loaded by hand, full queues): a restart
             # would cost the cache and mend nothing.

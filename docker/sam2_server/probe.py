@@ -18,13 +18,15 @@ IMAGE_SIDE = 32
 # Its own name in the cache, so that logs and counts tell it from users' images.
 IMAGE_ID = "sam2-health-probe"
 REQUESTED_OUTPUT = "iou_predictions"
+# What Triton says of a stub that gave no sign of life for a second: hung, or starved of processor time.
+STUCK_STUB = re.compile(r"Stub process '\S+' is not healthy")
 
 
 @dataclass(frozen=True)
 class ProbeResult:
     healthy: bool
     message: str
-    # Neither a mask nor an error came back: hung, busy or gone.
+    # Nothing came back that a working model would say: hung, busy or gone.
     no_answer: bool = False
 
 
@@ -90,7 +92,8 @@ def _probe_http(address: str, timeout_seconds: float, *, ssl: bool) -> ProbeResu
                 outputs=[http.InferRequestedOutput(REQUESTED_OUTPUT)],
             )
         except InferenceServerException as error:
-            return ProbeResult(False, error.message())
+            message = error.message()
+            return ProbeResult(False, message, bool(STUCK_STUB.search(message)))
         except TimeoutError:
             return ProbeResult(False, f"no answer within {timeout_seconds:g} s", no_answer=True)
         except OSError as error:
@@ -99,8 +102,8 @@ def _probe_http(address: str, timeout_seconds: float, *, ssl: bool) -> ProbeResu
 
 
 def _is_silence(error: Any) -> bool:
-    """Whether gRPC itself made the error. Triton says UNAVAILABLE too, of a full queue."""
-    if "DEADLINE_EXCEEDED" in str(error.status()):
+    """Whether no model made the error. Triton says UNAVAILABLE too, of a full queue."""
+    if "DEADLINE_EXCEEDED" in str(error.status()) or STUCK_STUB.search(error.message()):
         return True
     return "UNAVAILABLE" in str(error.status()) and bool(
         re.search(r"connect|Socket closed|Stream removed|recvmsg", error.message())
