@@ -1,10 +1,13 @@
 """The command line against a fake server, in this process."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 from triton_sam2._errors import InvalidInputError
 from triton_sam2.cli._prompts import read_prompts
+from triton_sam2.cli._server_status import cache_figures, inference_counts
 
 from tests.client.fakes import png_of
 
@@ -110,3 +113,54 @@ def test_boxes_with_points_for_one_of_them():
     assert prompts.point_coords == [[], [(5.0, 6.0)]]
     assert prompts.point_labels == [[], [0]]
     assert prompts.box == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_metrics_are_read():
+    text = (
+        "# HELP sam2_embedding_cache_hits_total Requests\n"
+        "sam2_embedding_cache_hits_total 12\nsam2_embedding_cache_bytes 5e+06\n"
+        'nv_inference_count{model="sam2_encoder",version="1"} 7\nnv_gpu{uuid="x"} NaN\n'
+    )
+    assert cache_figures(text) == {"hits": 12, "bytes": 5e6}
+    assert inference_counts(text) == {"sam2_encoder": 7}
+
+
+def test_status_of_a_server_that_is_not_there(run):
+    for scheme in ("grpc", "http"):
+        code, _, err = run("status", "--url", f"{scheme}://127.0.0.1:9")
+        assert code == 3
+        assert f"no Triton server answers {scheme.upper().replace('GRPC', 'gRPC')}" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--header", "key"], "--header: expected NAME:VALUE"),
+        (["--tls", "ca"], "--tls: expected ca="),
+        (["--tls", "ca=/nowhere/ca.pem", "--url", "grpcs://x"], "ca_file: no file"),
+    ],
+)
+def test_connection_options_are_checked(run, photo, option, message):
+    code, _, err = run("warm", photo, *option)
+    assert code == 2
+    assert message in err
+
+
+def test_warm_prints_ids_and_forget_takes_files(run, photo, sam):
+    code, out, _ = run("warm", photo)
+    assert code == 0
+    assert out.startswith(f"{photo}: sha256:")
+    assert run("forget", photo)[0] == 0
+    assert not sam.sizes
+    code, _, err = run("forget", photo)
+    assert code == 4
+    assert "unknown" in err
+
+
+def test_polygons_and_json(run, photo, tmp_path):
+    path = tmp_path / "outlines.json"
+    code, out, _ = run("segment", photo, "-p", "30,20", "--polygons", path, "--json")
+    assert code == 0
+    assert json.loads(out)["objects"] == [{"bbox": [25, 15, 10, 10], "area": 100, "score": 0.5}]
+    ((outline,),) = json.loads(path.read_text())
+    assert sorted(outline) == [[25, 15], [25, 24], [34, 15], [34, 24]]
