@@ -4,6 +4,7 @@ Whatever the source, the result is transformers' `Sam2Model` in FP32 on the CPU,
 the source accounted for.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,23 +89,34 @@ def random_checkpoint(size: SizeName, seed: int, image_size: int | None = None) 
 def randomize(model: nn.Module, seed: int) -> None:
     """Fill all weights from a seed, tensor by tensor in the order of their names."""
     generator = torch.Generator().manual_seed(seed)
+    scales = {id(tensor): scale for tensor, scale in _random_scales(model)}
     with torch.no_grad():
-        for name, tensor in sorted(model.state_dict().items()):
+        for _, tensor in sorted(model.state_dict(keep_vars=True).items()):
             noise = torch.randn(tensor.shape, generator=generator)
-            if "norm" in name and name.endswith("weight"):
-                tensor.copy_(1 + 0.1 * noise)
-            elif name.endswith("bias"):
-                tensor.copy_(0.1 * noise)
-            elif "positional_embedding" in name or "embed." in name or "token" in name:
-                tensor.copy_(0.5 * noise)
-            elif tensor.ndim >= 2 and name.endswith("weight"):
-                # ConvTranspose2d with stride 2 and kernel 2 has its inputs in front, not behind.
-                fan_in = tensor.shape[0] if "upscale_conv" in name else tensor[0].numel()
-                tensor.copy_(noise * fan_in**-0.5)
-            else:
-                tensor.copy_(0.2 * noise)
-        shared = dict(model.named_buffers())
-        shared[GAUSSIAN_COPIES[1]].copy_(shared[GAUSSIAN_COPIES[0]])
+            mean, deviation = scales.get(id(tensor), (0.0, 0.2))
+            tensor.copy_(mean + deviation * noise)
+        buffers = dict(model.named_buffers())
+        buffers[GAUSSIAN_COPIES[1]].copy_(buffers[GAUSSIAN_COPIES[0]])
+
+
+def _random_scales(model: nn.Module) -> Iterator[tuple[Tensor, tuple[float, float]]]:
+    """Mean and standard deviation for the weights of each kind of layer."""
+    for module in model.modules():
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if not isinstance(weight, Tensor):
+            continue
+        if isinstance(module, nn.LayerNorm):
+            yield weight, (1.0, 0.1)
+        elif isinstance(module, nn.Embedding):
+            yield weight, (0.0, 0.5)
+        else:
+            # With stride 2 and kernel 2, one pixel of a transposed convolution has its input
+            # channels, which stand in front, as its only inputs.
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            fan_in = weight.shape[0] if transposed else weight[0].numel()
+            yield weight, (0.0, fan_in**-0.5)
+        if isinstance(bias, Tensor):
+            yield bias, (0.0, 0.1)
 
 
 def _load_meta(path: Path, size: SizeName | None, image_size: int | None) -> LoadedCheckpoint:

@@ -158,7 +158,8 @@ def _write_body(
     response: httpx.Response, part: PartialFile, total: int | None, report: Report
 ) -> None:
     with part.path.open("ab") as file:
-        for chunk in response.iter_raw(1 << 18):
+        # As they arrive: a larger chunk would be lost with the connection.
+        for chunk in response.iter_raw():
             if file.tell() == 0 and (wrong := describe_wrong_file(chunk[:512])):
                 file.close()
                 part.discard()

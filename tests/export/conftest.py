@@ -1,0 +1,92 @@
+"""A micro SAM 2.1 with random weights, and its exported files."""
+
+from pathlib import Path
+
+import pytest
+from transformers import (
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2PromptEncoderConfig,
+    Sam2VisionConfig,
+)
+
+from export.checkpoint import LoadedCheckpoint, randomize
+from export.graphs import Graphs, build_graphs
+from export.onnx_export import (
+    GraphFiles,
+    metadata_of,
+    write_decoder,
+    write_encoder,
+)
+from export.onnx_files import DECODER_FILE, ENCODER_FILE
+from export.precision import with_precision
+from export.sizes import with_image_size
+
+# 96 px: the two last stages' windows (8) are larger than their maps (6, 3), so padding is tested.
+IMAGE_SIZE = 96
+CHANNELS = 32
+
+
+def micro_config(image_size: int = IMAGE_SIZE) -> Sam2Config:
+    dims = [8, 16, 32, 64]
+    config = Sam2Config(
+        vision_config=Sam2VisionConfig(
+            backbone_config=Sam2HieraDetConfig(
+                hidden_size=dims[0],
+                num_attention_heads=1,
+                blocks_per_stage=[1, 2, 3, 1],
+                embed_dim_per_stage=dims,
+                num_attention_heads_per_stage=[1, 2, 2, 4],
+                window_size_per_stage=[8, 4, 8, 8],
+                global_attention_blocks=[4],
+                window_positional_embedding_background_size=[7, 7],
+            ),
+            backbone_channel_list=dims[::-1],
+            fpn_hidden_size=CHANNELS,
+            fpn_top_down_levels=[2, 3],
+        ),
+        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=CHANNELS),
+        mask_decoder_config=Sam2MaskDecoderConfig(
+            hidden_size=CHANNELS, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=CHANNELS
+        ),
+    )
+    return with_image_size(config, image_size)
+
+
+def micro_model(seed: int = 0, image_size: int = IMAGE_SIZE) -> Sam2Model:
+    model = Sam2Model(micro_config(image_size))
+    randomize(model, seed)
+    return model.eval()
+
+
+def write_files(model: Sam2Model, folder: Path, precision: str = "fp32") -> GraphFiles:
+    graphs = with_precision(build_graphs(model), precision)
+    checkpoint = LoadedCheckpoint(model, "micro", "micro.pt", "0" * 64, ())
+    metadata = metadata_of(checkpoint, graphs, precision)
+    files = GraphFiles(folder / ENCODER_FILE, folder / DECODER_FILE)
+    write_encoder(graphs, files.encoder, metadata)
+    write_decoder(graphs, files.decoder, metadata)
+    return files
+
+
+@pytest.fixture(scope="session")
+def model() -> Sam2Model:
+    return micro_model()
+
+
+@pytest.fixture(scope="session")
+def graphs(model: Sam2Model) -> Graphs:
+    return build_graphs(model)
+
+
+@pytest.fixture(scope="session")
+def files(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
+    return write_files(model, tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def other_files(tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
+    """Files of the same architecture with other weights."""
+    return write_files(micro_model(seed=1), tmp_path_factory.mktemp("other-onnx"))

@@ -1,0 +1,294 @@
+"""Assembling needs no PyTorch: these files are made with onnx alone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from export.errors import RepositoryError
+from export.repository import (
+    MODELS_DIR,
+    assemble_repository,
+    check_against_config,
+    refuse_other_directories,
+    replaced_directory,
+    resized_config,
+)
+
+TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+}
+
+
+def tensors(image_size: int, channels: int) -> dict[str, tuple[list, list]]:
+    s, c = image_size, channels
+    features = [(c, s // 16), (c // 8, s // 4), (c // 4, s // 8)]
+    names = ("image_embed", "high_res_feats_0", "high_res_feats_1")
+
+    def feature_values(batch: object) -> list:
+        return [
+            (name, "FP16", [batch, width, side, side])
+            for name, (width, side) in zip(names, features, strict=True)
+        ]
+
+    return {
+        "encoder": (
+            [("resized_image", "UINT8", ["batch", 3, s, s])],
+            [*feature_values("batch"), ("encoder_fingerprint", "INT64", ["batch", 1])],
+        ),
+        "decoder": (
+            [
+                *feature_values(1),
+                ("encoder_fingerprint", "INT64", [1, 1]),
+                ("unit_point_coords", "FP32", ["B", "N", 2]),
+                ("token_labels", "INT32", ["B", "N"]),
+                ("dense_mask_input", "FP32", ["B", 1, s // 4, s // 4]),
+                ("has_mask_input", "FP32", ["B"]),
+            ],
+            [
+                ("plane_logits", "FP32", ["B", 4, s // 4, s // 4]),
+                ("plane_ious", "FP32", ["B", 4]),
+                ("fingerprint_matches", "BOOL", [1]),
+            ],
+        ),
+    }
+
+
+def write_hollow(
+    folder: Path,
+    image_size: int = 1024,
+    channels: int = 256,
+    fingerprints: tuple[int, int] = (7, 7),
+    metadata: bool = True,
+) -> Path:
+    """Both ONNX files with the right tensors and nothing behind them but constants."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for (name, (inputs, outputs)), fingerprint in zip(
+        tensors(image_size, channels).items(), fingerprints, strict=True
+    ):
+        # The dynamic dimension must come from an input, or ONNX Runtime infers a number for it.
+        dynamic = "resized_image" if name == "encoder" else "has_mask_input"
+        nodes = [helper.make_node("Shape", [dynamic], ["count"], start=0, end=1)]
+        for output, kind, dims in outputs:
+            numbers = [dim for dim in dims if isinstance(dim, int)]
+            value = helper.make_tensor(f"{output}_value", TYPES[kind], [1], [0])
+            shape = ["count"] if len(numbers) < len(dims) else []
+            nodes += [
+                helper.make_node("Constant", [], [f"{output}_numbers"], value_ints=numbers),
+                helper.make_node(
+                    "Concat", [*shape, f"{output}_numbers"], [f"{output}_dims"], axis=0
+                ),
+                helper.make_node("ConstantOfShape", [f"{output}_dims"], [output], value=value),
+            ]
+        values = [
+            [helper.make_tensor_value_info(n, TYPES[kind], dims) for n, kind, dims in side]
+            for side in (inputs, outputs)
+        ]
+        model = helper.make_model(
+            helper.make_graph(nodes, name, *values),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        if metadata:
+            helper.set_model_props(
+                model,
+                {
+                    "image_size": str(image_size),
+                    "embed_channels": str(channels),
+                    "fingerprint": str(fingerprint),
+                },
+            )
+        onnx.save(model, folder / f"{name}.onnx")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hollow(tmp_path_factory.mktemp("hollow"))
+
+
+def test_at_1024_px_the_repository_is_models_byte_for_byte(hollow: Path, tmp_path: Path) -> None:
+    assemble_repository(hollow, tmp_path / "repository")
+    written = contents(tmp_path / "repository")
+    encoder = written.pop("sam2_encoder/1/model.onnx")
+    assert encoder == (hollow / "encoder.onnx").read_bytes()
+    decoder = written.pop("sam2_decoder/1/model.onnx")
+    assert decoder == (hollow / "decoder.onnx").read_bytes()
+    expected = {k: v for k, v in contents(MODELS_DIR).items() if not k.endswith((".onnx", ".pyc"))}
+    assert written == expected
+    for config in (tmp_path / "repository").glob("*/config.pbtxt"):
+        assert (config.parent / "1").is_dir(), "Triton wants a version folder even for ensembles"
+
+
+def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
+    assemble_repository(write_hollow(tmp_path / "onnx", 256, 96), tmp_path / "repository")
+    for config in sorted((tmp_path / "repository").glob("*/config.pbtxt")):
+        changed = config.read_text().splitlines()
+        original = (MODELS_DIR / config.parent.name / "config.pbtxt").read_text().splitlines()
+        assert len(changed) == len(original)
+        for line, before in zip(changed, original, strict=True):
+            # No number of the other size is left in any tensor.
+            if "dims:" in line:
+                assert not {"1024", "256", "128"} & set(
+                    line.split("#")[0].replace(",", " ").split()
+                ) or ("resized_image" in line and "256, 256" in line), line
+            else:
+                assert line == before
+    decoder = (tmp_path / "repository/sam2_decoder/config.pbtxt").read_text()
+    assert "dims: [ 1, 12, 64, 64 ] }" in decoder
+    assert "dims: [ -1, 4, 64, 64 ] }" in decoder
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dims: [ 9, 9 ] # [C/8, S/16]", "dims: [ 12, 16 ] # [C/8, S/16]"),
+        ("{ dims: [ 9 ] optional: true }, # [S]", "{ dims: [ 256 ] optional: true }, # [S]"),
+        ("dims: [ 5, 5, 5, 5 ]   # [B, M, 3, N]", "dims: [ -1, -1, 3, -1 ]   # [B, M, 3, N]"),
+        ("dims: [ 4, 4 ] }", "dims: [ 4, 4 ] }"),
+        ("# dims: [ 4 ]  # [S]", "# dims: [ 4 ]  # [S]"),
+        ("# B objects of [S] points", "# B objects of [S] points"),
+    ],
+)
+def test_formulas(line: str, expected: str) -> None:
+    assert resized_config(line, 256, 96) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("dims: [ 1, 2 ] # [S]", "line 1: dims and formula differ in length"),
+        ("dims: [ 1 ] # [Q]", "expected a number, S, C.*got 'Q'"),
+        ("dims: [ 1 ] # [C/7]", "C/7 is no whole number for C = 96"),
+    ],
+)
+def test_wrong_formulas(line: str, message: str) -> None:
+    with pytest.raises(RepositoryError, match=message):
+        resized_config(line, 256, 96)
+
+
+def test_files_of_different_exports_are_refused(tmp_path: Path) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", fingerprints=(7, -8))
+    with pytest.raises(RepositoryError, match="different exports: fingerprint is 7 .* and -8"):
+        assemble_repository(onnx_dir, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_files_that_do_not_fit_the_configuration_are_refused(hollow: Path, tmp_path: Path) -> None:
+    from export.onnx_files import read_onnx_file
+
+    with pytest.raises(RepositoryError, match=r"does not fit sam2_decoder: .*has_mask_input"):
+        check_against_config(
+            MODELS_DIR / "sam2_decoder/config.pbtxt", read_onnx_file(hollow / "encoder.onnx")
+        )
+
+
+@pytest.mark.parametrize("what", ["missing", "no ONNX", "foreign"])
+def test_other_files_are_named(tmp_path: Path, what: str) -> None:
+    onnx_dir = tmp_path / "onnx"
+    if what == "foreign":
+        write_hollow(onnx_dir, metadata=False)
+    elif what == "no ONNX":
+        onnx_dir.mkdir()
+        (onnx_dir / "encoder.onnx").write_text("<html>")
+    message = {
+        "missing": r"encoder\.onnx: no such file",
+        "no ONNX": r"encoder\.onnx: not a readable ONNX file",
+        "foreign": "expected a file of this exporter.*missing: fingerprint",
+    }
+    with pytest.raises(RepositoryError, match=message[what]):
+        assemble_repository(onnx_dir, tmp_path / "repository")
+
+
+def test_assembling_again_leaves_nothing_stale(hollow: Path, tmp_path: Path) -> None:
+    target = tmp_path / "repository"
+    assemble_repository(hollow, target)
+    stale_model = target / "old_model" / "1"
+    stale_model.mkdir(parents=True)
+    (stale_model.parent / "config.pbtxt").write_text("")
+    (target / "sam2_prompt/1/stale.py").write_text("")
+    assemble_repository(hollow, target)
+    assert not (target / "old_model").exists()
+    assert not (target / "sam2_prompt/1/stale.py").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("stranger", ["notes.txt", "src/main.py", "sam2/readme.md"])
+def test_other_directories_are_left_alone(hollow: Path, tmp_path: Path, stranger: str) -> None:
+    path = tmp_path / "work" / stranger
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(RepositoryError, match="not a model repository, so it is left alone"):
+        assemble_repository(hollow, tmp_path / "work")
+    assert path.read_text() == "mine"
+
+
+def test_a_file_is_no_output_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RepositoryError, match="expected a directory; it is a file"):
+        refuse_other_directories(tmp_path / "file")
+
+
+def test_an_interrupted_run_leaves_the_old_repository(tmp_path: Path) -> None:
+    target = tmp_path / "repository"
+    target.mkdir()
+    (target / "old").touch()
+
+    def interrupted() -> None:
+        with replaced_directory(target) as building:
+            (building / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [p.name for p in target.iterdir()] == ["old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["repository"]
+
+
+def test_a_linked_directory_stays_a_link(hollow: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assemble_repository(hollow, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk/sam2/config.pbtxt").is_file()
+
+
+def test_command_line_works_without_pytorch(hollow: Path, tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None; "
+    script = blocked + "import runpy; runpy.run_module('export.repository', run_name='__main__')"
+    command = [sys.executable, "-c", script, "--onnx-dir", str(hollow), "--output-dir"]
+
+    def run(target: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, str(target)],
+            cwd=MODELS_DIR.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    good = run(tmp_path / "repo")
+    assert good.returncode == 0, good.stderr
+    assert (tmp_path / "repo/sam2_encoder/1/model.onnx").is_file()
+    shutil.copytree(MODELS_DIR.parent / "tests", tmp_path / "other")
+    bad = run(tmp_path / "other")
+    assert bad.returncode == 1
+    assert "left alone" in bad.stderr
+    assert "Traceback" not in bad.stderr
