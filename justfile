@@ -24,8 +24,12 @@ demo: (_install "client,server")
 download size *args: (_install "client,server,export")
     {{ python }} -m export.download "$@"
 
-# Turn a size's checkpoint into model_repository/ (options: just export tiny --help)
+# Turn a size's checkpoint into model_repository/, downloading it first (options: just export tiny --help)
 export size *args: (_install "client,server,export")
+    case " $* " in \
+        *" --checkpoint"* | *" --random-weights"* | *" --help "*) ;; \
+        *) {{ python }} -m export.download "$1" ;; \
+    esac
     {{ python }} -m export --size "$@"
 
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)

@@ -42,22 +42,29 @@ class ReferencePredictor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
         self.original_hw = tuple(pixels.shape[1:])
         size = (self.side, self.side)
-        resized = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)
-        maps = self.model.vision_encoder(
-            (resized - MEAN) / STD, return_dict=True
-        ).fpn_hidden_states
+        resized = F.interpolate(
+            pixels[None], size, mode="bilinear", align_corners=False, antialias=True
+        )
+        maps = self.model.vision_encoder((resized - MEAN) / STD, return_dict=True).fpn_hidden_states
         decoder = self.model.mask_decoder
         self.high_res_feats = [decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])]
         self.image_embed = maps[2] + self.model.no_memory_embedding.view(1, -1, 1, 1)
 
     def predict(
-        self, point_coords=None, point_labels=None, box=None, mask_input=None, multimask_output=False
+        self,
+        point_coords=None,
+        point_labels=None,
+        box=None,
+        mask_input=None,
+        multimask_output=False,
     ) -> ReferenceMasks:
         """Arrays as on the wire: [B, N, 2], [B, N], [B, 4], [B, 1, s, s]."""
         given = (point_coords, point_labels, box, mask_input)
         objects = next(len(prompt) for prompt in given if prompt is not None)
         each = [
-            self._predict_one(*(None if p is None else np.asarray(p)[i] for p in given), multimask_output)
+            self._predict_one(
+                *(None if p is None else np.asarray(p)[i] for p in given), multimask_output
+            )
             for i in range(objects)
         ]
         return ReferenceMasks(*(np.stack(parts) for parts in zip(*each, strict=True)))
@@ -78,7 +85,9 @@ class ReferencePredictor:
             height, width = self.original_hw
             in_model = torch.cat(coords) / torch.tensor([width, height]) * self.side
             # With input_boxes None the encoder appends the padding point itself.
-            sparse, dense = encoder(in_model[None, None], torch.cat(labels)[None, None], None, masks)
+            sparse, dense = encoder(
+                in_model[None, None], torch.cat(labels)[None, None], None, masks
+            )
         else:
             sparse = torch.zeros(1, 1, 0, channels)
             _, dense = encoder(None, None, None, masks)

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from image_decoding import InvalidImageError, decode_image, resize_to_square
 from PIL import Image
 
@@ -195,3 +196,15 @@ def test_resizing_is_antialiased_and_squashes():
     assert (resized.dtype, resized.shape, resized.flags.c_contiguous) == ("u1", (3, 16, 16), True)
     # Averaging hundreds of pixels leaves grey; picking single ones would leave noise.
     assert resized.std() < 12
+
+
+@pytest.mark.parametrize("size", [(451, 300), (640, 961), (30, 20)])
+def test_resizing_is_the_references_but_for_one_rounding(size):
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(
+        pixels, (64, 64), mode="bilinear", align_corners=False, antialias=True
+    )
+    difference = np.abs(resize_to_square(picture, 64) - expected[0].numpy())
+    assert difference.max() <= 0.5 + 1e-3
