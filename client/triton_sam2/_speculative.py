@@ -23,7 +23,9 @@ from triton_sam2._sessions import Prediction, Session, Sessions
 from triton_sam2._transport_grpc_aio import GrpcAioTransport
 
 DEFAULT_SESSION = "default"
-QUEUE_IN_FLIGHT = 16
+# Enough to keep a server busy. What has reached the server's decoder can no longer be stopped, so that more
+# would only be work that cancelling cannot save.
+QUEUE_IN_FLIGHT = 4
 PredictionTask: TypeAlias = "tuple[str, asyncio.Future[Segmentation]]"
 """A request's id, and the future of its result."""
 
@@ -44,7 +46,7 @@ class SpeculativeSAM2Client:
         latest_only: a new prediction of a session replaces those of it that still wait (they are cancelled),
             while the one on its way is completed: one decode at a time, and the last position always wins.
         max_in_flight: predictions of one session on their way at once; others wait for their turn.
-            Default: 1 with `latest_only`, else 16.
+            Default: 1 with `latest_only`, else 4.
     """
 
     def __init__(

@@ -120,6 +120,15 @@ def inference_counts(metrics: str) -> dict[str, int]:
     }
 
 
+def metric_values(metrics: str, name: str, model: str) -> float:
+    """The sum of a metric's samples for one model."""
+    return sum(
+        value
+        for sample, labels, value in _samples(metrics)
+        if sample == name and labels.get("model") == model
+    )
+
+
 def _samples(metrics: str) -> list[tuple[str, Mapping[str, str], float]]:
     samples: list[tuple[str, Mapping[str, str], float]] = []
     for line in metrics.splitlines():
