@@ -95,8 +95,9 @@ def randomize(model: nn.Module, seed: int) -> None:
             noise = torch.randn(tensor.shape, generator=generator)
             mean, deviation = scales.get(id(tensor), (0.0, 0.2))
             tensor.copy_(mean + deviation * noise)
-        buffers = dict(model.named_buffers())
-        buffers[GAUSSIAN_COPIES[1]].copy_(buffers[GAUSSIAN_COPIES[0]])
+        if isinstance(model, Sam2Model):  # which holds one of Meta's tensors twice
+            basis = model.prompt_encoder.shared_embedding.positional_embedding
+            model.shared_image_embedding.positional_embedding.copy_(basis)
 
 
 def _random_scales(model: nn.Module) -> Iterator[tuple[Tensor, tuple[float, float]]]:

@@ -78,14 +78,15 @@ def verify(
     measured: list[Measured] = []
     embeddings: list[Array] = []
     for batch in (1, 2):
-        progress(f"encoder: batch of {batch}")
+        case = f"{batch} image" + "s" * (batch > 1)
+        progress(f"encoder: {case}")
         shape = (batch, 3, size, size)
         image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         embeddings = encoder.run(None, {"resized_image": image.numpy()})
         references = reference_encode(model, image)
         for name, got, expected in zip(_FEATURES, embeddings, references, strict=False):
             tolerance = TOLERANCES[precision]["features"]
-            measured.append(_measure(f"{batch} images", name, got, expected, tolerance))
+            measured.append(_measure(case, name, got, expected, tolerance))
     del encoder
     decoder = _session(files.decoder)
     one_image = [array[:1] for array in embeddings]
