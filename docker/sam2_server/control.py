@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.errors import LauncherError
 from sam2_server.process import kill_processes

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.probe import MODEL, ProbeResult, probe
 

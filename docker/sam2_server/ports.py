@@ -5,7 +5,7 @@ import errno
 import socket
 from dataclasses import dataclass
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.errors import PortError
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from google.protobuf import text_format
+from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
 from tritonclient.grpc import model_config_pb2
 
 from sam2_server.errors import RepositoryError

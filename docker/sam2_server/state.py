@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.errors import AlreadyRunningError, LauncherError
 

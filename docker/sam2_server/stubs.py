@@ -4,7 +4,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.shared_memory import SHARED_MEMORY_DIR
 

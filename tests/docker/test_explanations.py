@@ -146,16 +146,16 @@ def test_a_stale_state_of_a_dead_process_is_no_obstacle(repository: Path, tmp_pa
 
 
 def test_no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(InstallationError, match="nvidia-pytriton") as caught:
         environment.find_installation()
     assert "just setup" in caught.value.remedy
 
 
 def test_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(environment.importlib.metadata, "version", lambda _name: "2.1.0")
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "2.1.0")
     with pytest.raises(InstallationError, match=r"numpy 2\.1\.0") as caught:
         environment.find_installation()
     assert "numpy<2" in caught.value.remedy
@@ -169,14 +169,14 @@ def test_no_libpython(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_no_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     monkeypatch.setattr(environment, "python_version", lambda: "3.99")
     with pytest.raises(InstallationError, match=r"no Python stub for Python 3\.99 \(it has 3\.10"):
         environment.find_installation()
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     monkeypatch.setitem(environment.MODEL_IMPORTS, "no_such_module", "no-such-package")
     with pytest.raises(InstallationError, match="no-such-package"):
         environment.find_installation()

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 from tritonclient.utils import InferenceServerException
 

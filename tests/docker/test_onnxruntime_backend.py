@@ -1,0 +1,227 @@
+"""The local `onnxruntime` backend under a real tritonserver: dtypes, shapes, errors, batches, cancels."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from tests.docker.launcher import Launcher
+from tests.docker.onnx_models import (
+    TRITON_TO_ONNX,
+    config,
+    one_node,
+    slow_model,
+    write_onnx_model,
+)
+
+pytestmark = pytest.mark.server
+
+# Operators that the CPU provider has for the dtype and that change its values, where there is one.
+OPERATORS = {
+    "FP16": "Abs",
+    "FP32": "Neg",
+    "FP64": "Neg",
+    "INT32": "Neg",
+    "INT64": "Neg",
+    "UINT8": "Abs",
+    "BOOL": "Not",
+}
+EXPECTED: dict[str, Callable[[Any], Any]] = {
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Not": np.logical_not,
+}
+# Names of tensors and parameters that are wrong on purpose.
+OTHER_OUTPUT = config("m", "FP32", "[ -1, 3 ]").replace('"y"', '"z"')
+OTHER_INPUT = config("m", "FP32", "[ -1, 3 ]").replace('"x"', '"w"')
+MANY_THREADS = 'parameters [ { key: "intra_op_thread_count" value: { string_value: "many" } } ]'
+# Calls in one batch wait for each other only because of this; the real models have no delay.
+GATHER = "dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [ 8 ] }"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("onnx") / "models"
+    for tensor in TRITON_TO_ONNX:
+        name = f"of_{tensor.lower()}"
+        model = one_node(OPERATORS[tensor], tensor, ["A", "B"])
+        write_onnx_model(directory, config(name, tensor, "[ -1, -1 ]"), name, model)
+    write_onnx_model(
+        directory,
+        config("batched", "FP32", "[ -1 ]", max_batch_size=8, extra=GATHER),
+        "batched",
+        one_node("Neg", "FP32", ["N", "C"]),
+    )
+    write_onnx_model(
+        directory,
+        config("pairs", "FP32", "[ -1 ]", max_batch_size=8, extra=GATHER, output_dims="[ -1, 2 ]"),
+        "pairs",
+        pairs_model(),
+    )
+    threads = 'parameters [ { key: "intra_op_thread_count" value: { string_value: "1" } } ]'
+    write_onnx_model(
+        directory, config("slow", "FP32", "[ 1 ]", extra=threads), "slow", slow_model()
+    )
+    launcher = Launcher(
+        directory, tmp_path_factory.mktemp("state") / "run", "--no-probe", "--shm-mb", "4"
+    )
+    try:
+        yield launcher.wait_ready().grpc_address()
+    finally:
+        launcher.end()
+
+
+def pairs_model() -> Any:
+    """[N, C] ► [N, C / 2, 2]: an odd C is an error inside ONNX Runtime."""
+    from onnx import TensorProto, helper
+
+    from tests.docker.small_repository import save_ready
+
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value_ints=[0, -1, 2]),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    return save_ready(
+        helper.make_graph(
+            nodes,
+            "pairs",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "C"])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "P", 2])],
+        )
+    )
+
+
+def tensor_of(array: Any, dtype: str = "FP32") -> list[Any]:
+    tensor = grpc.InferInput("x", list(array.shape), dtype)
+    tensor.set_data_from_numpy(array)
+    return [tensor]
+
+
+def infer(address: str, model: str, array: Any, dtype: str = "FP32") -> Any:
+    with grpc.InferenceServerClient(address) as client:
+        return client.infer(model, tensor_of(array, dtype), client_timeout=30).as_numpy("y")
+
+
+@pytest.mark.parametrize("dtype", list(TRITON_TO_ONNX))
+def test_dtypes(address: str, dtype: str) -> None:
+    array = np.arange(-3, 3).reshape(2, 3).astype(triton_to_np_dtype(dtype))
+    result = infer(address, f"of_{dtype.lower()}", array, dtype)
+    expected = EXPECTED[OPERATORS[dtype]](array)
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", list(TRITON_TO_ONNX))
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
+def test_tensors_without_elements(address: str, dtype: str, shape: tuple[int, int]) -> None:
+    array = np.zeros(shape, triton_to_np_dtype(dtype))
+    result = infer(address, f"of_{dtype.lower()}", array, dtype)
+    assert result.shape == shape
+    assert result.dtype == array.dtype
+
+
+def test_large_tensors(address: str) -> None:
+    """Twice the first shared-memory region."""
+    array = np.random.default_rng(0).random((1024, 2048), np.float32)
+    np.testing.assert_array_equal(infer(address, "of_fp32", array), -array)
+
+
+def test_batches_come_back_in_order(address: str) -> None:
+    """Requests of different sizes and shapes, gathered by Triton, each get their own answer."""
+    arrays = [np.full((1 + n % 2, 2 + n % 3), float(n), np.float32) for n in range(1, 13)]
+    results = at_once(address, "batched", arrays)
+    for array, result in zip(arrays, results, strict=True):
+        np.testing.assert_array_equal(result, -array)
+
+
+def test_one_bad_request_in_a_batch_gives_one_error(address: str) -> None:
+    columns = [4, 4, 3, 4, 4]
+    arrays = [np.full((1, n), 1.0, np.float32) for n in columns]
+    results = at_once(address, "pairs", arrays)
+    assert [isinstance(result, InferenceServerException) for result in results] == [
+        n % 2 == 1 for n in columns
+    ]
+    assert "pairs" in str(results[2])
+    assert results[0].shape == (1, 2, 2)
+    assert infer(address, "pairs", arrays[0]).shape == (1, 2, 2)
+
+
+def test_a_cancelled_request_is_not_computed(address: str) -> None:
+    """One instance: while the first computes, the second waits, is cancelled and must cost nothing."""
+    rounds = np.array([rounds_for(address, seconds=2.0)], np.float32)
+    with grpc.InferenceServerClient(address) as client:
+        busy = threading.Thread(target=infer, args=(address, "slow", rounds))
+        busy.start()
+        time.sleep(0.3)
+        answers: list[Any] = []
+        call = client.async_infer(
+            "slow", tensor_of(rounds), lambda result, error: answers.append(error)
+        )
+        time.sleep(0.3)
+        call.cancel()
+        busy.join()
+        began = time.monotonic()
+        infer(address, "slow", np.array([0], np.float32))
+        assert time.monotonic() - began < 1.0
+        assert "CANCELLED" in str(answers[0])
+
+
+def rounds_for(address: str, seconds: float) -> int:
+    """How many rounds of `slow` take that long on this machine at present."""
+    began = time.monotonic()
+    infer(address, "slow", np.array([50], np.float32))
+    return max(50, int(50 * seconds / (time.monotonic() - began)))
+
+
+def at_once(address: str, model: str, arrays: list[Any]) -> list[Any]:
+    """All requests in flight together; each one's array or exception."""
+    results: list[Any] = [None] * len(arrays)
+
+    def one(index: int) -> None:
+        try:
+            results[index] = infer(address, model, arrays[index])
+        except InferenceServerException as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=one, args=(index,)) for index in range(len(arrays))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (config("m", "FP16", "[ -1, 3 ]"), "input 'x': declared TYPE_FP16, the graph has TYPE_FP32"),
+        (config("m", "FP32", "[ -1 ]"), "input 'x': declared [-1], the graph has ['N', 3]"),
+        (config("m", "FP32", "[ -1, 4 ]"), "input 'x': declared [-1, 4], the graph has ['N', 3]"),
+        (OTHER_OUTPUT, "output 'z' is not in the graph, which has ['y']"),
+        (OTHER_INPUT, "the graph's inputs ['x'] are not declared"),
+        (config("m", "FP32", "[ 3 ]", max_batch_size=4), None),
+        (
+            config("m", "FP32", "[ -1, 3 ]", extra=MANY_THREADS),
+            "parameter intra_op_thread_count: expected a number >= 0, got 'many'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_graph_that_does_not_fit_its_configuration(
+    tmp_path: Path, text: str, message: str | None
+) -> None:
+    write_onnx_model(tmp_path / "models", text, "m", one_node("Neg", "FP32", ["N", 3]))
+    launcher = Launcher(tmp_path / "models", tmp_path / "run", "--no-probe", "--shm-mb", "1")
+    try:
+        if message is None:
+            launcher.wait_ready()
+        else:
+            assert launcher.process.wait(60) == 1
+            assert message in launcher.output()
+    finally:
+        launcher.end()
