@@ -1,0 +1,141 @@
+"""The command line, on the micro model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import save_file
+from transformers import Sam2Model
+from typer.testing import CliRunner
+
+from export import __main__ as command
+from export.onnx_files import read_onnx_file
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    app = typer.Typer()
+    app.command()(command.export)
+
+    def run(*arguments: object, exit_code: int = 0) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == exit_code, result.output
+        return " ".join(result.output.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def weights(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("weights") / "my-sam2"
+    directory.mkdir()
+    config = {"model_type": "sam2", **model.config.to_dict()}
+    (directory / "config.json").write_text(json.dumps(config))
+    save_file(
+        {k: v.clone() for k, v in model.state_dict().items()}, directory / "model.safetensors"
+    )
+    return directory
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Path) -> None:
+    said = run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--image-size", 64)
+    assert "plane_logits" in said
+    encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
+    assert encoder.image_size == 64
+    assert encoder.metadata["model_name"] == "my-sam2"
+    assert "dims: [ 3, 64, 64 ]" in (tmp_path / "repo/sam2_preprocess/config.pbtxt").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["repo"], "nothing else is left behind"
+
+
+@pytest.mark.slow
+def test_the_two_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    run(
+        "--checkpoint",
+        weights,
+        "--onnx-only",
+        folder,
+        "--precision",
+        "fp16",
+        "--model-name",
+        "demo",
+    )
+    assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert read_onnx_file(folder / "encoder.onnx").metadata["precision"] == "fp16"
+    assert read_onnx_file(folder / "encoder.onnx").metadata["model_name"] == "demo"
+
+
+@pytest.mark.parametrize("when", ["verify", "write_decoder"])
+def test_a_failed_export_leaves_nothing(
+    run: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from export.errors import VerificationError
+
+    def fails(*_: object) -> None:
+        raise VerificationError("the graphs are wrong")
+
+    monkeypatch.setattr(command, when, fails)
+    said = run("--checkpoint", weights, "--output-dir", tmp_path / "repo", exit_code=1)
+    assert "error: the graphs are wrong" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected --checkpoint or --size"),
+        (["--random-weights", 0], "--random-weights: needs --size"),
+        (["--random-weights", 0, "--checkpoint", "x.pt", "--size", "tiny"], "choose one"),
+        (["--size", "tiny", "--onnx-only", "a", "--output-dir", "b"], "choose one"),
+        (["--size", "huge"], "--size: expected one of tiny, small, base_plus, large; got 'huge'"),
+        (["--size", "tiny", "--model-cfg", "sam2.1_hiera_l.yaml"], "are different sizes"),
+        (["--model-cfg", "sam2_hiera_l.yaml"], "--model-cfg: expected one of"),
+        (
+            ["--size", "tiny", "--precision", "int8"],
+            "--precision: expected fp32 or fp16; got 'int8'",
+        ),
+        (["--size", "tiny", "--device", "abacus"], "--device abacus: PyTorch cannot use it"),
+        (["--size", "tiny"], "Download it first (python -m export.download tiny)"),
+        (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or directory"),
+        (["--size", "tiny", "--random-weights", 0, "--image-size", 1000], "got 1000. Nearest: 992"),
+    ],
+)
+def test_contradictions_and_mistakes_are_named(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(*arguments, exit_code=1)
+    assert message in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stranger_directory_is_refused_before_the_work(
+    run: Run, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    said = run("--checkpoint", weights, "--output-dir", tmp_path, exit_code=1)
+    assert "not a model repository, so it is left alone" in said
+    assert "parameters" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tiny_at_1024_px(run: Run, tmp_path: Path, precision: str) -> None:
+    """A real size; `verify` inside it is the test."""
+    arguments = ("--size", "tiny", "--random-weights", 0, "--precision", precision)
+    run(*arguments, "--output-dir", tmp_path / "repo")
+    decoder = read_onnx_file(tmp_path / "repo/sam2_decoder/1/model.onnx")
+    assert (decoder.image_size, decoder.embed_channels) == (1024, 256)
+    assert decoder.metadata["model_name"] == "tiny"
+    assert torch.get_default_dtype() == torch.float32
