@@ -17,7 +17,7 @@ from triton_sam2.cli._batch_prompts import read_prompt_file
 from triton_sam2.cli._batch_run import find_images
 
 from tests.client.fake_servers import grpc_server
-from tests.client.fakes import FakeSam, png_of
+from tests.client.fakes import png_of
 
 CLIENT_FOLDER = Path(__file__).parents[2] / "client"
 
@@ -165,7 +165,26 @@ def test_a_journal_of_another_batch_is_refused(run, folder, tmp_path):
     assert "another batch" in err
 
 
-def test_killed_in_the_middle_and_resumed(tmp_path):
+@pytest.fixture(
+    params=["fake", pytest.param("real", marks=[pytest.mark.server, pytest.mark.slow])],
+)
+def address(request, sam):
+    """A server, slow enough to be interrupted."""
+    if request.param == "real":
+        yield request.getfixturevalue("server").grpc_url
+        return
+    answer = sam.infer
+
+    def slow(request):
+        time.sleep(0.005)
+        return answer(request)
+
+    sam.infer = slow
+    with grpc_server(sam) as (address, _):
+        yield address
+
+
+def test_killed_in_the_middle_and_resumed(address, tmp_path):
     """200 images, 5 of them broken; SIGKILL twice, then to the end: equal to an uninterrupted run."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -173,55 +192,52 @@ def test_killed_in_the_middle_and_resumed(tmp_path):
         content = png_of(20, 30 + index % 50, shade=index) if index % 40 != 7 else b"broken"
         (folder / f"{index:03d}.png").write_bytes(content)
     prompts = write(tmp_path / "p.json", {"*": [{"points": [[12, 9]]}, {"box": [1, 2, 8, 9]}]})
-    server = FakeSam()
-    answer = server.infer
 
-    def slow(request):
-        time.sleep(0.005)
-        return answer(request)
+    def start(name):
+        return subprocess.Popen(
+            [
+                *(
+                    sys.executable,
+                    "-c",
+                    "from triton_sam2.cli import app; app()",
+                    "batch",
+                    str(folder),
+                ),
+                *(
+                    "--prompts",
+                    str(prompts),
+                    "-o",
+                    str(tmp_path / name),
+                    "--url",
+                    address,
+                    "--json",
+                ),
+            ],
+            env=os.environ | {"PYTHONPATH": str(CLIENT_FOLDER)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
-    server.infer = slow
-    with grpc_server(server) as (address, _):
-
-        def start(name):
-            return subprocess.Popen(
-                [
-                    *(
-                        sys.executable,
-                        "-c",
-                        "from triton_sam2.cli import app; app()",
-                        "batch",
-                        str(folder),
-                    ),
-                    *("--prompts", str(prompts), "-o", str(tmp_path / name), "--url", address),
-                ],
-                env=os.environ | {"PYTHONPATH": str(CLIENT_FOLDER)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-
-        journal = tmp_path / "resumed.json.partial"
-        for lines in (30, 90):
-            process = start("resumed.json")
-            deadline = time.monotonic() + 60
-            while not journal.exists() or len(journal.read_bytes().splitlines()) < lines:
-                assert process.poll() is None, process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        with journal.open("ab") as file:
-            file.write(b'{"image": "150.png", "entr')  # as if killed while writing
-        done_before = len(journal.read_bytes().splitlines()) - 2
-        server.requests.clear()
+    journal = tmp_path / "resumed.json.partial"
+    for lines in (30, 90):
         process = start("resumed.json")
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 1
-        assert err.decode().count("error:") == 5
-        asked = sum("image" in request.inputs for request in server.requests)
-        assert asked <= 200 - done_before
-        process = start("whole.json")
-        process.communicate(timeout=120)
+        deadline = time.monotonic() + 120
+        while not journal.exists() or len(journal.read_bytes().splitlines()) < lines:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done_before = journal.read_bytes().count(b"\n") - 1
+    with journal.open("ab") as file:
+        file.write(b'{"image": "150.png", "entr')  # as if killed while writing
+    process = start("resumed.json")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert err.decode().count("error:") == 5
+    summary = json.loads(out)
+    assert (summary["images"], summary["resumed"], len(summary["errors"])) == (195, done_before, 5)
+    start("whole.json").communicate(timeout=200)
     resumed, whole = (
         json.loads((tmp_path / name).read_text()) for name in ("resumed.json", "whole.json")
     )
