@@ -175,4 +175,7 @@ def _measure(case: str, tensor: str, got: Array, expected: Tensor, tolerance: fl
 
 
 def _session(path: object) -> ort.InferenceSession:
-    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    # Threads that wait busily take the cores from PyTorch, which computes in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,10 @@
 """A micro SAM 2.1 with random weights, and its exported files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import (
     Sam2Config,
     Sam2HieraDetConfig,
@@ -21,7 +23,7 @@ from export.onnx_export import (
     write_encoder,
 )
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
-from export.precision import with_precision
+from export.precision import Precision, with_precision
 from export.sizes import with_image_size
 
 # 96 px: the two last stages' windows (8) are larger than their maps (6, 3), so padding is tested.
@@ -61,7 +63,7 @@ def micro_model(seed: int = 0, image_size: int = IMAGE_SIZE) -> Sam2Model:
     return model.eval()
 
 
-def write_files(model: Sam2Model, folder: Path, precision: str = "fp32") -> GraphFiles:
+def write_files(model: Sam2Model, folder: Path, precision: Precision = "fp32") -> GraphFiles:
     graphs = with_precision(build_graphs(model), precision)
     checkpoint = LoadedCheckpoint(model, "micro", "micro.pt", "0" * 64, ())
     metadata = metadata_of(checkpoint, graphs, precision)
@@ -69,6 +71,15 @@ def write_files(model: Sam2Model, folder: Path, precision: str = "fp32") -> Grap
     write_encoder(graphs, files.encoder, metadata)
     write_decoder(graphs, files.decoder, metadata)
     return files
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For so small a model more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

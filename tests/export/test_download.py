@@ -334,7 +334,7 @@ def test_two_downloads_of_one_file_do_not_mix(server: Server, target: Path) -> N
 
 
 def test_command_line(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[..., object]
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(downloads.PUBLISHED, "tiny", PUBLISHED)
     base_url = server.url.rsplit("/", 1)[0] + "/"
@@ -348,7 +348,7 @@ def test_command_line(
 
 
 @pytest.fixture
-def runner() -> Callable[..., object]:
+def runner() -> Callable[..., str]:
     import typer
 
     app = typer.Typer()

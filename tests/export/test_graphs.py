@@ -13,9 +13,12 @@ from export.sizes import with_image_size
 from tests.export.conftest import CHANNELS, IMAGE_SIZE, micro_model
 
 SIDE = IMAGE_SIZE // 4
+
+
 # Two ways to sum the same FP32 numbers, behind a phase of many turns for points outside the image;
 # planes have a standard deviation of about 1.
-CLOSE = {"rtol": 1e-3, "atol": 3e-4}
+def assert_close(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=3e-4)
 
 
 def images(count: int, size: int = IMAGE_SIZE) -> Tensor:
@@ -48,6 +51,10 @@ def decode(  # noqa: PLR0917
         )
     assert matches.tolist() == [True]
     return planes, ious
+
+
+def features_of(embeddings: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    return embeddings[0], embeddings[1], embeddings[2]
 
 
 def random_points(objects: int, count: int, seed: int = 0) -> Tensor:
@@ -114,10 +121,10 @@ def test_decoder_is_the_references(
     for index in range(objects):
         mask = masks[index] if with_mask else None
         expected_planes, expected_ious = reference_decode(
-            model, tuple(embeddings[:3]), points[index], torch.tensor(labels[index]), mask
+            model, features_of(embeddings), points[index], torch.tensor(labels[index]), mask
         )
-        torch.testing.assert_close(planes[index], expected_planes, **CLOSE)
-        torch.testing.assert_close(ious[index], expected_ious, **CLOSE)
+        assert_close(planes[index], expected_planes)
+        assert_close(ious[index], expected_ious)
 
 
 def test_each_object_has_its_own_mask_or_none(
@@ -128,9 +135,9 @@ def test_each_object_has_its_own_mask_or_none(
     for index, has_mask in enumerate((True, False, True)):
         mask = masks[index] if has_mask else None
         expected, _ = reference_decode(
-            model, tuple(embeddings[:3]), points[index], torch.tensor([1, -1]), mask
+            model, features_of(embeddings), points[index], torch.tensor([1, -1]), mask
         )
-        torch.testing.assert_close(planes[index], expected, **CLOSE)
+        assert_close(planes[index], expected)
 
 
 def test_an_unused_mask_does_not_matter(graphs: Graphs, embeddings: list[Tensor]) -> None:
@@ -148,10 +155,10 @@ def test_a_mask_alone_is_the_references_zero_sparse_tokens(
     planes, ious = decode(graphs, embeddings, random_points(1, 1), [[-2]], masks, [1])
     nothing = torch.zeros(0, 2)
     expected_planes, expected_ious = reference_decode(
-        model, tuple(embeddings[:3]), nothing, torch.zeros(0, dtype=torch.int64), masks[0]
+        model, features_of(embeddings), nothing, torch.zeros(0, dtype=torch.int64), masks[0]
     )
-    torch.testing.assert_close(planes[0], expected_planes, **CLOSE)
-    torch.testing.assert_close(ious[0], expected_ious, **CLOSE)
+    assert_close(planes[0], expected_planes)
+    assert_close(ious[0], expected_ious)
 
 
 def test_no_token_and_not_a_point_are_different(graphs: Graphs, embeddings: list[Tensor]) -> None:
@@ -173,15 +180,15 @@ def test_a_token_that_is_none_has_no_influence_wherever_it_stands(
     nowhere = torch.full((1, 1, 2), torch.nan)
     longer = torch.cat([points[:, :position], nowhere, points[:, position:]], dim=1)
     planes, ious = decode(graphs, embeddings, longer, [labels])
-    torch.testing.assert_close(planes, expected, **CLOSE)
-    torch.testing.assert_close(ious, expected_ious, **CLOSE)
+    assert_close(planes, expected)
+    assert_close(ious, expected_ious)
 
 
 def test_objects_do_not_influence_one_another(graphs: Graphs, embeddings: list[Tensor]) -> None:
     points, masks = random_points(2, 1), random_masks(2)
     both, _ = decode(graphs, embeddings, points, [[-2], [1]], masks, [1, 0])
     click, _ = decode(graphs, embeddings, points[1:], [[1]], masks[1:], [0])
-    torch.testing.assert_close(both[1:], click, **CLOSE)
+    assert_close(both[1:], click)
 
 
 @pytest.mark.parametrize("coordinate", [1e6, -1e9, 3e38, -3e38])

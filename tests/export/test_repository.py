@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -29,12 +30,16 @@ TYPES = {
 }
 
 
-def tensors(image_size: int, channels: int) -> dict[str, tuple[list, list]]:
+# Name, data type, dims.
+Value = tuple[str, str, list[Any]]
+
+
+def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list[Value]]]:
     s, c = image_size, channels
     features = [(c, s // 16), (c // 8, s // 4), (c // 4, s // 8)]
     names = ("image_embed", "high_res_feats_0", "high_res_feats_1")
 
-    def feature_values(batch: object) -> list:
+    def feature_values(batch: object) -> list[Value]:
         return [
             (name, "FP16", [batch, width, side, side])
             for name, (width, side) in zip(names, features, strict=True)

@@ -2,7 +2,14 @@ import pytest
 from transformers import Sam2Model
 
 from export.errors import CheckpointError, ImageSizeError
-from export.sizes import SIZES, config_for, image_size_of, size_of_model_cfg, with_image_size
+from export.sizes import (
+    SIZES,
+    SizeName,
+    config_for,
+    image_size_of,
+    size_of_model_cfg,
+    with_image_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +34,7 @@ def test_other_names_are_refused(model_cfg: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_widths_and_heads_double_from_stage_to_stage(size: str) -> None:
+def test_widths_and_heads_double_from_stage_to_stage(size: SizeName) -> None:
     backbone = config_for(size).vision_config.backbone_config
     for values in (backbone.embed_dim_per_stage, backbone.num_attention_heads_per_stage):
         assert values == [values[0] * factor for factor in (1, 2, 4, 8)]
