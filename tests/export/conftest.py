@@ -95,9 +95,3 @@ def graphs(model: Sam2Model) -> Graphs:
 @pytest.fixture(scope="session")
 def files(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
     return write_files(model, tmp_path_factory.mktemp("onnx"))
-
-
-@pytest.fixture(scope="session")
-def other_files(tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
-    """Files of the same architecture with other weights."""
-    return write_files(micro_model(seed=1), tmp_path_factory.mktemp("other-onnx"))
