@@ -19,6 +19,8 @@ from sam2_server.shared_memory import remove_regions
 TETHER = Path(__file__).with_name("tethered.py")
 # In-flight requests get this long to finish before Triton ends all the same.
 EXIT_TIMEOUT_SECONDS = 10
+# A killed process may take a while to hand back gigabytes.
+KILL_SECONDS = 10
 ADMIN_KEY_HEADER = "sam2-admin-key"
 ADMIN_PROTOCOLS = "model-repository,model-config,shared-memory,statistics,trace,logging"
 
@@ -68,6 +70,7 @@ def build_command(
         # Without a GPU, asking for its metrics costs two seconds of start time.
         command.append("--allow-gpu-metrics=false")
     if options.admin_key is not None:
+        # Triton takes the key in no other way, so users of this machine can see it in the process list.
         restriction = f"{ADMIN_PROTOCOLS}:{ADMIN_KEY_HEADER}={options.admin_key}"
         command += [
             f"--http-restricted-api={restriction}",
@@ -124,9 +127,10 @@ def kill_processes(shm_prefix: str) -> int:
 
     By that and not by descent: stubs whose server died have lost their parent. Says how many there were.
     """
-    killed = set()
+    killed: set[int] = set()
+    deadline = time.monotonic() + KILL_SECONDS
     # Once more after each round: a server that is just loading a model starts further stubs.
-    while living := _processes_of(shm_prefix):
+    while (living := _processes_of(shm_prefix)) and time.monotonic() < deadline:
         for process in living:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

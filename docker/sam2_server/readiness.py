@@ -6,7 +6,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from rich.console import Console
 
@@ -21,44 +20,34 @@ POLL_SECONDS = 0.1
 FIRST_ANSWER_SECONDS = 120.0
 
 
-class StartOptions(Protocol):
-    @property
-    def probe(self) -> bool: ...
-    @property
-    def start_timeout_seconds(self) -> float: ...
-
-
-def wait_until_ready(
+def wait_until_loaded(
     process: TritonProcess,
     log: ServerLog,
-    state: ServerState,
-    options: StartOptions,
+    http_url: str,
+    timeout_seconds: float,
     *,
     console: Console,
     follow_log: Callable[[], object],
     check_stop: Callable[[], None],
 ) -> None:
-    """Return once the server answers; raises StartError with Triton's own words."""
-    deadline = time.monotonic() + options.start_timeout_seconds
+    """Return once all models are loaded; raises StartError with Triton's own words."""
+    deadline = time.monotonic() + timeout_seconds
     shown = ""
     with console.status("Starting tritonserver…") as line:
-        while not is_ready(state.urls["http"]):
+        while not is_ready(http_url):
             check_stop()
             follow_log()
             if process.exit_code() is not None:
                 follow_log()
                 raise _failed_start(log)
             if time.monotonic() > deadline:
-                raise _too_slow(log, options.start_timeout_seconds)
+                raise _too_slow(log, timeout_seconds)
             if (text := describe(log.progress)) != shown:
                 shown = text
                 line.update(text)
                 if not console.is_terminal:
                     console.print(text, highlight=False)
             time.sleep(POLL_SECONDS)
-        if options.probe:
-            line.update("Waiting for a first mask…")
-            _require_answer(state, deadline, check_stop)
     follow_log()
 
 
@@ -78,14 +67,15 @@ def describe(progress: LoadProgress) -> str:
     return f"{done}; loading {', '.join(progress.loading)}…" if progress.loading else f"{done}."
 
 
-def _require_answer(state: ServerState, deadline: float, check_stop: Callable[[], None]) -> None:
-    timeout = min(FIRST_ANSWER_SECONDS, max(1.0, deadline - time.monotonic()))
+def require_answer(state: ServerState, console: Console, check: Callable[[], None]) -> None:
+    """Return once a first mask has come; `check` raises where waiting on is of no use."""
     executor = ThreadPoolExecutor(1, "first-probe")
     try:
-        pending = executor.submit(probe, state.urls["probe"], timeout)
-        while not pending.done():
-            check_stop()
-            time.sleep(POLL_SECONDS / 2)
+        pending = executor.submit(probe, state.urls["probe"], FIRST_ANSWER_SECONDS)
+        with console.status("Waiting for a first mask…"):
+            while not pending.done():
+                check()
+                time.sleep(POLL_SECONDS / 2)
     finally:
         executor.shutdown(wait=False)
     result = pending.result()

@@ -13,7 +13,7 @@ from rich.console import Console
 from sam2_server.errors import CrashLoopError, StartError
 from sam2_server.health import HealthWatch
 from sam2_server.process import TritonProcess
-from sam2_server.readiness import wait_until_ready
+from sam2_server.readiness import require_answer, wait_until_loaded
 from sam2_server.server_log import ServerLog, for_people
 from sam2_server.state import ProcessId, ServerState, StateDir, write_json
 from sam2_server.stubs import StubWatcher
@@ -87,18 +87,21 @@ class Supervisor:
         crash = None
         try:
             self._update(server=ProcessId.of(process.pid))
-            wait_until_ready(
+            wait_until_loaded(
                 process,
                 self._log,
-                self._state,
-                self._options,
+                self._state.urls["http"],
+                self._options.start_timeout_seconds,
                 console=self._console,
                 # By default the progress line, or the explained failure, says it all.
                 follow_log=self._show_log if self._options.full_log else self._log.new_lines,
                 check_stop=self._check_stop,
             )
+            stubs = StubWatcher(process.pid, self._state.shm_prefix)
+            if self._options.probe:
+                require_answer(self._state, self._console, lambda: self._check_alive(stubs))
             self._announce()
-            crash = self._watch(process)
+            crash = self._watch(process, stubs)
         finally:
             if crash is None:
                 self._stop(process)
@@ -108,9 +111,8 @@ class Supervisor:
                 self._show_log()
         return crash
 
-    def _watch(self, process: TritonProcess) -> str | None:
+    def _watch(self, process: TritonProcess, stubs: StubWatcher) -> str | None:
         """Why the server has to be restarted, or None once a signal came."""
-        stubs = StubWatcher(process.pid, self._state.shm_prefix)
         with self._probing(process) as health:
             while not self._signals:
                 if (code := process.exit_code()) is not None:
@@ -208,6 +210,15 @@ class Supervisor:
 
     def _log_hint(self) -> str:
         return f"The full log: {self._state_dir.log_file}"
+
+    def _check_alive(self, stubs: StubWatcher) -> None:
+        """A model that dies of the first image (out of memory, say) would let it wait for long."""
+        self._check_stop()
+        if crashed := stubs.crashed():
+            raise StartError(
+                f"The process of {', '.join(crashed)} died during the first test request.",
+                f"Is there enough memory? {self._log_hint()}",
+            )
 
     def _check_stop(self) -> None:
         if self._signals:

@@ -193,3 +193,35 @@ def test_an_unfit_admin_key(tmp_path: Path, key: str) -> None:
     (tmp_path / "key").write_text(key)
     with pytest.raises(LauncherError, match="at least 16 printable"):
         read_admin_key(tmp_path / "key")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_in_nvidias_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    """tritonserver from the PATH; its own ONNX Runtime backend where it has one."""
+    root = tmp_path / "tritonserver"
+    files = ["bin/tritonserver", "backends/python/libtriton_python.so"]
+    files += ["backends/onnxruntime/libtriton_onnxruntime.so"] if native else []
+    for file in files:
+        (root / file).parent.mkdir(parents=True)
+        (root / file).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(root / "bin"), prepend=":")
+    found = environment.find_installation()
+    assert (found.kind, found.executable) == ("container", root / "bin/tritonserver")
+    backends = found.assemble_backends(tmp_path / "assembled")
+    if native:
+        assert backends == root / "backends"
+    else:
+        assert sorted(path.name for path in backends.glob("*/*")) == [
+            "libtriton_python.so",
+            "model.py",
+        ]
+
+
+def test_links_are_no_backends(tmp_path: Path) -> None:
+    """Triton refuses backend files that lead out of the backend directory."""
+    backends = environment.find_installation().assemble_backends(tmp_path / "assembled")
+    files = list(backends.glob("*/*"))
+    assert {file.name for file in files} >= {"libtriton_python.so", environment.PYTHON_STUB}
+    assert not any(file.is_symlink() for file in files)

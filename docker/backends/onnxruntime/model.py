@@ -55,7 +55,8 @@ class TritonPythonModel:
     def execute(self, requests):
         """Answer the requests one by one, each as soon as it is computed.
 
-        Not concatenated: a CPU gains nothing from it, and the first would wait for the last.
+        Not concatenated: four images in one run save 6 % of a CPU's time (measured with the tiny
+        encoder), and the first would wait for the last.
         """
         for request in requests:
             request.get_response_sender().send(
@@ -102,7 +103,8 @@ def session_options(config):
     # Never ONNX Runtime's own default: it counts processors that this process may not use, and pins
     # its threads to them.
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Idle threads that spin take the processors from the other models of the same request.
+    # Idle threads that spin take the processors from the other models of the same request. On two busy
+    # cores a decoder call took 245 ms of processor time with spinning and 174 ms without.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
