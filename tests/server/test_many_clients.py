@@ -1,12 +1,9 @@
 """Many clients at once: nothing lost, nothing mixed up, nothing left behind."""
 
 import random
-import re
 import threading
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -15,6 +12,7 @@ from PIL import Image
 
 from tests.photographs import encoded
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
+from tests.server_figures import cache_metrics, resident_bytes, shared_memory_bytes
 
 pytestmark = pytest.mark.server
 
@@ -27,27 +25,6 @@ def discs(seed: int) -> bytes:
     for x, y in rng.integers(20, 100, (4, 2)):
         picture[(rows - y) ** 2 + (columns - x) ** 2 < 200] = 220
     return encoded(Image.fromarray(picture), "PNG")
-
-
-def metrics(server) -> dict[str, float]:
-    """The embedding cache's own metrics, by name."""
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        name: float(value)
-        for name, value in re.findall(
-            r"^sam2_embedding_cache_(\w+?)(?:{[^}]*})? (\S+)$", text, re.M
-        )
-    }
-
-
-def memory(server) -> tuple[int, int]:
-    """Resident bytes of the server's processes, and bytes of shared memory that they use."""
-    root = psutil.Process(server.server_pid)
-    resident = sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
-    prefix = server.state["shm_prefix"]
-    shared = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").glob(f"{prefix}*"))
-    return resident, shared
 
 
 def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
@@ -92,9 +69,9 @@ def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
 
     everything()  # first use of 16 connections and of the shared memory they need
     children = len(psutil.Process(server.server_pid).children(recursive=True))
-    resident_before, shared_before = memory(server)
+    resident_before, shared_before = resident_bytes(server), shared_memory_bytes(server)
     kinds = everything()
-    resident_after, shared_after = memory(server)
+    resident_after, shared_after = resident_bytes(server), shared_memory_bytes(server)
     assert len(kinds) == 200
     assert len(set(kinds)) == 4
     assert len(psutil.Process(server.server_pid).children(recursive=True)) == children
@@ -118,7 +95,7 @@ def test_the_metrics_count_what_the_test_counted(server):
 
     def settled() -> dict[str, float]:
         time.sleep(2.5)  # figures are published once a second
-        return metrics(server)
+        return cache_metrics(server)
 
     before = settled()
     fresh = [discs(2000 + int(time.time()) + n) for n in range(3)]

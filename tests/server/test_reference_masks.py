@@ -1,9 +1,10 @@
 """Masks through the running server against the reference: every kind of prompt on photographs of many
 shapes, for the small model and for an untrained one of real size.
 
-Tolerances: in every case the low-res logits are within 2 % of their standard deviation on average and within
-5 % for 99 % of them, and masks agree on at least 99.5 % of pixels. What differs comes from rounding the resized
-image to uint8 (about 0.4 % on average, single logits up to 10 %) and from embeddings in FP16 (0.02 %).
+Tolerances: in every case the low-res logits are within 2 % of their standard deviation on average and
+within 5 % for 99 % of them, and masks agree on at least 99.5 % of pixels. What differs comes from rounding
+the resized image to uint8 (about 0.4 % on average, single logits up to 10 %) and from embeddings in FP16
+(0.02 %).
 """
 
 import subprocess

@@ -1,0 +1,139 @@
+"""The short soak, memory after eviction, and a hot reload under traffic."""
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.http
+from triton_sam2 import SAM2TritonClient
+
+from export.checkpoint import load_checkpoint
+from export.repository import assemble_repository
+from tests.raw_client import RawClient, bytes_tensor, click
+from tests.running_server import ROOT, RunningServer
+from tests.server_figures import resident_bytes, shared_memory_bytes
+from tests.soak.soak import picture, soak, soak_repository
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+SOAK_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def small_cache_server(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("soak")
+    budget = soak_repository(directory / "repository")
+    with RunningServer(directory / "repository", directory / "state") as server:
+        yield server, budget
+
+
+def test_a_minute_of_full_load(small_cache_server):
+    server, budget = small_cache_server
+    report = soak(server, budget, SOAK_SECONDS)
+    print(report.text())
+    assert report.problems() == []
+    assert server.state["restarts"] == 0
+
+
+def test_memory_is_returned_after_eviction(small_cache_server):
+    """Many images through a cache of 20: what the evicted ones took is free again."""
+    server, _ = small_cache_server
+    client = RawClient(server, "grpc")
+
+    def send(first: int, count: int) -> tuple[int, int]:
+        for seed in range(first, first + count):
+            client.infer(image=bytes_tensor(picture(seed)), **click(80, 60))
+        return resident_bytes(server), shared_memory_bytes(server)
+
+    resident_before, shared_before = send(10_000, 60)
+    resident_after, shared_after = send(20_000, 200)  # 39 MB of embeddings through a cache of 4 MB
+    print(f"resident {resident_before >> 20} ► {resident_after >> 20} MiB")
+    assert resident_after - resident_before < 16 << 20
+    assert shared_after <= shared_before
+
+
+CLIENTS, IMAGES, XY = 6, 12, [[80, 60]]
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory):
+    """ONNX files of the small model with other weights: masks differ, nothing else does."""
+    directory = tmp_path_factory.mktemp("other")
+    model = load_checkpoint(str(ROOT / "export/demo_model/weights")).model
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * parameter.std(correction=0) * torch.randn_like(parameter)
+    model.save_pretrained(directory / "weights")
+    command = [sys.executable, "-m", "export", "--checkpoint", str(directory / "weights")]
+    subprocess.run([*command, "--onnx-only", str(directory / "onnx")], cwd=ROOT, check=True)
+    return directory / "onnx"
+
+
+def masks_of(onnx_dir, directory):
+    """Every image's mask from a server that has only these weights."""
+    assemble_repository(onnx_dir, directory / "repository")
+    with (
+        RunningServer(directory / "repository", directory / "state", "--no-probe") as server,
+        SAM2TritonClient(server.grpc_url) as client,
+    ):
+        return [client.segment(picture(i), XY, [1]).masks for i in range(IMAGES)]
+
+
+def test_a_hot_reload_under_traffic_gives_no_wrong_mask(other_weights, tmp_path):
+    """Encoder and decoder change weights while clients click: each answer is the old model's or the new
+    one's, never a mixture, and once both are loaded it is the new one's."""
+    old = ROOT / "export/demo_model/onnx"
+    masks = {
+        name: masks_of(onnx, tmp_path / name)
+        for name, onnx in (("old", old), ("new", other_weights))
+    }
+    assert not any(np.array_equal(*pair) for pair in zip(masks["old"], masks["new"], strict=True))
+
+    repository = tmp_path / "repository"
+    assemble_repository(old, repository)
+    reloaded, stop = threading.Event(), threading.Event()
+
+    def click_on(server, seed):
+        seen = []
+        rng = np.random.default_rng(seed)
+        with SAM2TritonClient(server.grpc_url) as client:
+            handles = client.prefetch([picture(i) for i in range(IMAGES)])
+            while not stop.is_set():
+                i = int(rng.integers(IMAGES))
+                settled = reloaded.is_set()
+                got = client.predict(XY, [1], image=handles[i]).masks
+                which = [name for name in masks if np.array_equal(got, masks[name][i])]
+                assert which, f"image {i}: neither the old model's mask nor the new one's"
+                assert which == ["new"] or not settled, "the old model's mask after the reload"
+                seen += which
+        return seen
+
+    options = ("--no-probe", "--explicit-models")
+    with (
+        RunningServer(repository, tmp_path / "state", *options) as server,
+        ThreadPoolExecutor(CLIENTS) as threads,
+    ):
+        clicking = [threads.submit(click_on, server, seed) for seed in range(CLIENTS)]
+        try:
+            time.sleep(4)
+            admin = tritonclient.http.InferenceServerClient(server.http_url, network_timeout=120)
+            for model, file in (("sam2_encoder", "encoder.onnx"), ("sam2_decoder", "decoder.onnx")):
+                shutil.copyfile(other_weights / file, repository / model / "1" / "model.onnx")
+                admin.load_model(model)
+            time.sleep(1)  # requests that the old instances still had
+            reloaded.set()
+            time.sleep(4)
+        finally:
+            stop.set()
+        seen = [name for client in clicking for name in client.result(120)]
+        assert server.state["restarts"] == 0
+    print({name: seen.count(name) for name in masks})
+    assert seen.count("old") > CLIENTS
+    assert seen.count("new") > CLIENTS
