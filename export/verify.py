@@ -22,11 +22,11 @@ from export.sizes import image_size_of
 
 # Largest allowed error, as a fraction of the reference tensor's standard deviation. FP32: features
 # are rounded to FP16 (half a unit in the last place of values up to some ten deviations); planes
-# and IoUs differ by the order of summation only. FP16: what ten bits of mantissa leave after a
-# network's depth; masks stay the same up to pixels on their edge.
+# and IoUs differ by the order of summation only. FP16: 0.004 measured on untrained
+# models; trained weights have outliers, and GPUs round after every step, which a CPU does not.
 TOLERANCES = {
     "fp32": {"features": 1e-2, "plane_logits": 2e-3, "plane_ious": 2e-3},
-    "fp16": {"features": 2e-1, "plane_logits": 2e-1, "plane_ious": 2e-1},
+    "fp16": {"features": 1e-1, "plane_logits": 1e-1, "plane_ious": 1e-1},
 }
 # An untrained or saturated head may give nearly equal IoUs; errors below this are none (fraction of 1).
 MIN_DEVIATION = 0.05
