@@ -165,9 +165,7 @@ def test_a_journal_of_another_batch_is_refused(run, folder, tmp_path):
     assert "another batch" in err
 
 
-@pytest.fixture(
-    params=["fake", pytest.param("real", marks=[pytest.mark.server, pytest.mark.slow])],
-)
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.server)])
 def address(request, sam):
     """A server, slow enough to be interrupted."""
     if request.param == "real":
@@ -184,6 +182,7 @@ def address(request, sam):
         yield address
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed(address, tmp_path):
     """200 images, 5 of them broken; SIGKILL twice, then to the end: equal to an uninterrupted run."""
     folder = tmp_path / "photos"
