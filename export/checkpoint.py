@@ -91,9 +91,11 @@ def randomize(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scales = {id(tensor): scale for tensor, scale in _random_scales(model)}
     with torch.no_grad():
-        for _, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
             noise = torch.randn(tensor.shape, generator=generator)
-            mean, deviation = scales.get(id(tensor), (0.0, 0.2))
+            # SAM's own spread for the positional basis: clicks a few pixels apart must differ.
+            other = 1.0 if name.endswith("positional_embedding") else 0.2
+            mean, deviation = scales.get(id(tensor), (0.0, other))
             tensor.copy_(mean + deviation * noise)
         if isinstance(model, Sam2Model):  # which holds one of Meta's tensors twice
             basis = model.prompt_encoder.shared_embedding.positional_embedding
