@@ -24,7 +24,6 @@ from triton_sam2._result import Segmentation, check_formats
 from triton_sam2._rpc import Flow
 from triton_sam2._urls import Endpoint, choose_url, parse_url
 
-MAX_IMAGE_ID_BYTES = 256
 Formats = tuple[str, ...] | list[str] | str
 
 
@@ -171,9 +170,6 @@ def _checked_id(image_id: str | None) -> str | None:
         return None
     if not isinstance(image_id, str):
         raise InvalidInputError(f"image_id: expected a string, got {type(image_id).__name__}")
-    size = len(image_id.encode())
-    if not 0 < size <= MAX_IMAGE_ID_BYTES:
-        raise InvalidInputError(
-            f"image_id: expected 1 to {MAX_IMAGE_ID_BYTES} bytes of UTF-8, got {size}"
-        )
+    if not image_id:  # how long it may be is the server's setting
+        raise InvalidInputError("image_id: expected a name, got an empty string")
     return image_id

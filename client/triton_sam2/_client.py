@@ -90,8 +90,8 @@ class SAM2TritonClient:
         Args:
             image: a path or an image file's bytes (JPEG, PNG, WebP, BMP, TIFF), sent untouched; or pixels,
                 uint8 [H, W, 3] RGB or [H, W] grey, sent as PNG; or a handle from an earlier call.
-            image_id: a name for it, up to 256 bytes; default: an id made from the bytes. Alone, without an
-                image, it refers to an image that the server already has.
+            image_id: a name for it (the server bounds its length); default: an id made from the bytes.
+                Alone, without an image, it refers to an image that the server already has.
             timeout: seconds; default: the client's.
 
         Raises:

@@ -54,7 +54,7 @@ class Segmentation:
     iou_predictions: NDArray[np.float32]
     """[B, M]: the model's own estimate of each mask's quality, about 0 to 1."""
     tensors: Tensors = field(repr=False)
-    """The answer's tensors as they came, by name."""
+    """The answer's tensors as they came, by name; read-only, so copy what you want to change."""
 
     @classmethod
     def from_tensors(cls, tensors: Tensors) -> "Segmentation":

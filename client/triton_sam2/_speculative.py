@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from triton_sam2._calls import Formats, ImageState, PromptArguments, Settings
 from triton_sam2._errors import InvalidInputError
 from triton_sam2._flows import RetryPolicy
-from triton_sam2._images import ImageHandle, ImageSource
+from triton_sam2._images import ImageHandle, ImageSource, image_file_bytes
 from triton_sam2._loop_thread import LoopThread
 from triton_sam2._prompts import PointsLike
 from triton_sam2._result import Segmentation
@@ -82,6 +82,10 @@ class SpeculativeSAM2Client:
         timeout: float | None = None,
     ) -> ImageHandle:
         """Send an image, once, and wait until the server has it; as `SAM2TritonClient.set_image`."""
+        if image is not None and not isinstance(image, ImageHandle):
+            image = image_file_bytes(
+                image
+            )  # here, so that the loop's other calls do not wait for it
         flow = self._images.set_image(image, image_id, timeout)
         return self._loop.submit(run_flow_async(flow, self._transport)).result()
 

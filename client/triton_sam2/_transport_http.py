@@ -54,7 +54,11 @@ class HttpTransport:
     ) -> urllib3.BaseHTTPResponse:
         try:
             return self._pool.request(
-                "POST", f"{self._endpoint}{path}", body=body, headers=headers, timeout=timeout_s
+                "POST",
+                f"{self._endpoint}{path}",
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(total=timeout_s),
             )
         except urllib3.exceptions.NewConnectionError as error:  # first: it is a timeout error, too
             raise unreachable(self._endpoint, str(error).rpartition(": ")[2]) from error

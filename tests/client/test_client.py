@@ -235,7 +235,7 @@ def test_bad_arguments_are_named_before_anything_is_sent(client, server):
     ]:
         with pytest.raises(InvalidInputError, match=message):
             client.predict(*CLICK, **arguments)
-    for image_id in ["", "x" * 257, 7]:
+    for image_id in ["", 7]:
         with pytest.raises(InvalidInputError, match="image_id"):
             client.set_image(png_of(), image_id=image_id)
     assert len(server.requests) == sent
