@@ -57,7 +57,7 @@ segment *args: (_install "client")
 test *args: (_install "client,server,export,dev")
     {{ python }} -m pytest "$@"
 
-# The quick tests: no slow ones, under a minute
+# The quick tests: no slow ones, no server, under a minute
 test-fast *args: (_install "client,server,export,dev")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
@@ -76,6 +76,10 @@ fix: (_install "client,server,export,dev")
 bench *args: (_install "client,server,export,dev")
     {{ python }} tests/bench/bench.py "$@"
 
+# Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
+stress *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.client.stress "$@"
+
 # Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
 soak *args: (_install "client,server,export,dev")
     {{ python }} tests/soak/soak.py "$@"
@@ -86,7 +90,7 @@ train-demo *args: (_install "client,server,export,dev")
 
 # Write the small model's ONNX files from its weights
 export-demo: (_install "client,server,export,dev")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 evaluate-demo *args: (_install "client,server,export,dev")
@@ -119,5 +123,9 @@ _install extras:
     if [ ! -e "$stamp" ]; then
         echo "Installing {{ extras }} into .venv …" >&2
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[{{ extras }}]"
+        case ",{{ extras }}," in *,dev,*)
+            # Meta's own modules, to compare with. What it asks for besides (torchvision, …) is not needed.
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "rf-sam-2==1.0.3" ;;
+        esac
         touch "$stamp"
     fi

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
-from triton_sam2 import SAM2TritonClient
+from triton_sam2 import SAM2TritonClient, Segmentation
+from triton_sam2._drawing import draw_masks
 
 from export.repository import assemble_repository
 
@@ -61,7 +64,7 @@ def segment(client: SAM2TritonClient) -> tuple[Image.Image, list[tuple[str, floa
     photograph = PHOTOGRAPH.read_bytes()
     rows, masks = [], []
 
-    def timed(what, call, sent):
+    def timed(what: str, call: Callable[[], Segmentation], sent: int) -> None:
         started = time.perf_counter()
         best = call().best()
         rows.append(
@@ -83,10 +86,8 @@ def segment(client: SAM2TritonClient) -> tuple[Image.Image, list[tuple[str, floa
     return draw(masks), rows
 
 
-def draw(masks: list[np.ndarray]) -> Image.Image:
+def draw(masks: list[NDArray[np.uint8]]) -> Image.Image:
     """The photograph and, beside it, the same with its masks, the clicks and the box."""
-    from triton_sam2._drawing import draw_masks
-
     photograph = Image.open(PHOTOGRAPH).convert("RGB")
     size = (photograph.width * ENLARGED, photograph.height * ENLARGED)
     before = photograph.resize(size, Image.Resampling.BICUBIC)
@@ -115,7 +116,7 @@ def show(console: Console, rows: list[tuple[str, float, float, int]]) -> None:
 
 
 @contextmanager
-def running_server():
+def running_server() -> Iterator[dict[str, int]]:
     """The project's own launcher on free ports, stopped at the end; yields its state."""
     launcher = [sys.executable, "-m", "sam2_server"]
     state_dir = ["--state-dir", str(STATE_DIR)]
@@ -142,11 +143,9 @@ def cache_figures(metrics_port: int) -> tuple[int, int]:
     time.sleep(1.5)  # they are published once a second
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    hits, misses = (
-        int(float(re.search(rf"^sam2_embedding_cache_{name}_total (\S+)", text, re.M).group(1)))
-        for name in ("hits", "misses")
-    )
-    return hits, misses
+    pattern = r"^sam2_embedding_cache_(hits|misses)_total (\S+)"
+    figures = {name: int(float(value)) for name, value in re.findall(pattern, text, re.M)}
+    return figures["hits"], figures["misses"]
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def other_weights(tmp_path_factory):
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * parameter.std(correction=0) * torch.randn_like(parameter)
+            parameter.add_(0.1 * parameter.std(correction=0) * torch.randn_like(parameter))
     model.save_pretrained(directory / "weights")
     command = [sys.executable, "-m", "export", "--checkpoint", str(directory / "weights")]
     subprocess.run([*command, "--onnx-only", str(directory / "onnx")], cwd=ROOT, check=True)

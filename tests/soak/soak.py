@@ -93,8 +93,11 @@ class Report:
                 f"failures: {len(self.failures)}",
                 f"cache: {max(s.cache_bytes for s in self.samples):.0f} bytes at most, budget"
                 f" {self.budget_bytes}; {last.entries:.0f} images at the end; {len(self.samples)} samples",
-                f"memory: resident {last.resident >> 20} MiB, shared {last.shared >> 20} MiB; growth of the"
-                f" last third {self.growth('resident') / 2**20:+.1f} and {self.growth('shared') / 2**20:+.1f}",
+                f"memory: resident {last.resident >> 20} MiB, shared {last.shared >> 20} MiB",
+                *(
+                    f"{quantity} memory in the last third: {self.growth(quantity) / 2**20:+.1f} MiB"
+                    for quantity in ("resident", "shared")
+                ),
             ]
         )
 
