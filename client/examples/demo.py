@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,8 @@ def segment(client: SAM2TritonClient) -> tuple[Image.Image, list[tuple[str, floa
         len(photograph),
     )
     for click in others:
-        timed(
-            f"click at {click}", lambda c=click: client.predict([c], [1], multimask_output=True), 0
-        )
+        call = partial(client.predict, [click], [1], multimask_output=True)
+        timed(f"click at {click}", call, 0)
     timed(f"box {BOX}", lambda: client.predict(box=BOX), 0)
     return draw(masks), rows
 
