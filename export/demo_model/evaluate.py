@@ -53,6 +53,14 @@ def with_best_flood_fill(scores: Scores) -> Scores:
     return Scores(scores.areas, kept)
 
 
+def add_baselines_of(earlier: Scores, scores: Scores) -> Scores:
+    """The classical methods of an earlier run on the same objects beside today's scores."""
+    if earlier.areas != scores.areas:
+        raise ValueError("earlier scores: expected those of the same scenes, got other objects")
+    methods = {name: ious for name, ious in earlier.ious.items() if name not in scores.ious}
+    return Scores(scores.areas, {**scores.ious, **methods})
+
+
 def score(predictor: Predictor, scenes: Sequence[ScoredScene], baselines: bool) -> Scores:
     scores = Scores()
     for scene in track(scenes, "Segmenting", console=Console(stderr=True), transient=True):
@@ -93,15 +101,23 @@ def report(scenes: Scores, coins: Scores) -> Table:
 def main(  # noqa: PLR0917 - one parameter per option
     weights: Annotated[Path | None, typer.Option(help="Folder of weights for torch.")] = None,
     url: Annotated[str | None, typer.Option(help="A running server instead of torch.")] = None,
-    scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 200,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the held-out stream.")] = 0,
     baselines: Annotated[bool, typer.Option(help="Classical methods, too.")] = True,
+    baselines_from: Annotated[
+        Path | None, typer.Option(help="An earlier --json: take the classical methods from it.")
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every IoU here.")] = None,
 ) -> None:
     """Score held-out scenes and the coins photograph, and print one table."""
     predictor = open_predictor(weights, url)
-    heldout = score(predictor, list(heldout_scenes(scenes, seed)), baselines)
-    coins = score(predictor, [coins_scene()], baselines)
+    compute = baselines and baselines_from is None
+    heldout = score(predictor, list(heldout_scenes(scenes, seed)), compute)
+    coins = score(predictor, [coins_scene()], compute)
+    if baselines_from is not None:
+        earlier = json.loads(baselines_from.read_text(encoding="utf-8"))
+        heldout = add_baselines_of(Scores(**earlier["scenes"]), heldout)
+        coins = add_baselines_of(Scores(**earlier["coins"]), coins)
     Console(width=110).print(report(heldout, coins))
     if json_path is not None:
         document = {
