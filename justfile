@@ -4,8 +4,8 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
 
 python := ".venv/bin/python"
-# The launcher lives in docker/, the exporter in the root.
-export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker"
+# The exporter lives in the root, the launcher in docker/; the benchmark decodes images as the server does.
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1"
 
 # List the recipes
 [private]
@@ -75,6 +75,10 @@ fix: (_install "client,server,export,dev")
 # Latencies and bytes of a cold call and a cached click, against a client that does it the old way
 bench *args: (_install "client,server,export,dev")
     {{ python }} tests/bench/bench.py "$@"
+
+# Cached clicks alone and beside a slow encode: latencies and their ratio
+bench-clicks: (_install "client,server,export,dev")
+    {{ python }} tests/bench/clicks_during_encode.py
 
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 stress *args: (_install "client,server,export,dev")

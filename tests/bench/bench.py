@@ -93,6 +93,12 @@ class Server:
         statistics = self._client.get_inference_statistics(model).model_stats[0]
         return statistics.inference_stats.compute_infer.ns / 1e6, statistics.execution_count
 
+    def durations_ms(self, model: str) -> np.ndarray:
+        """Milliseconds in all: total, queue, input, compute, output."""
+        statistics = self._client.get_inference_statistics(model).model_stats[0].inference_stats
+        parts = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+        return np.array([getattr(statistics, part).ns / 1e6 for part in parts])
+
 
 def add_old_way(repository: Path) -> int:
     """Adds the model that takes floats; returns the model's image size S."""
@@ -229,6 +235,23 @@ def measure(server: Server, side: int, data: bytes, rounds: int, console: Consol
                 if after_count > count:
                     compute[model].append((after_ms - ms) / (after_count - count))
     report(ways, elapsed, compute, console)
+    by_id = next(way for way in ways if way.name == "next click, by id")
+    report_steps(server, by_id, rounds, console)
+
+
+def report_steps(server: Server, way: Call, rounds: int, console: Console) -> None:
+    """Where the time of one kind of call goes, by Triton's statistics of each model."""
+    steps = ["sam2_embedding", "sam2_prompt", "sam2_decoder", "sam2_postprocess", "sam2"]
+    before = {model: server.durations_ms(model) for model in steps}
+    for _ in range(rounds):
+        way.run()
+    table = Table(title=f"one {way.name}: ms in each model, of which waiting and moving tensors")
+    for title in ("model", "total", "queue", "input", "compute", "output"):
+        table.add_column(title, justify="left" if title == "model" else "right")
+    for model in steps:
+        spent = (server.durations_ms(model) - before[model]) / rounds
+        table.add_row("all of sam2" if model == "sam2" else model, *(f"{ms:.2f}" for ms in spent))
+    console.print(table)
 
 
 def report(ways: list[Call], elapsed: dict, compute: dict, console: Console) -> None:
