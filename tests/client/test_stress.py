@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.client.stress import burst_stress, mouse_run
+from tests.client.stress_bursts import burst_stress
+from tests.client.stress_mouse import mouse_run
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
