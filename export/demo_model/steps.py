@@ -44,7 +44,7 @@ class Schedule:
 
     @staticmethod
     def ownership_weight(progress: float) -> float:
-        return max(0.0, 1 - progress / 0.6)
+        return max(0.5, 1 - progress / 0.6)  # never 0: without it masks leak into look-alikes
 
 
 def _next_click(planes: Tensor, coverage: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,8 +85,7 @@ def training_loss(
     scores = score_planes(planes, target, nearby, focal_weight)
     loss = loss + prompt_loss(scores, iou_predictions, object_score)
     ownership = schedule.ownership_weight(progress)
-    if ownership > 0:
-        loss = loss + 0.5 * ownership * ownership_loss(planes, coverage, images)
+    loss = loss + 0.5 * ownership * ownership_loss(planes, coverage, images)
 
     best = 1 + iou_predictions[:, 1:].argmax(1)
     top_iou = scores.iou.gather(1, best[:, None]).mean()
