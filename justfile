@@ -104,6 +104,10 @@ evaluate-demo *args: (_install "client,server,export,dev")
 clean:
     rm -rf .venv .run .demo_repository demo-output model_repository
 
+# Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+test-image: (_install "client,server")
+    docker/test-image.sh
+
 [private]
 _install extras:
     #!/usr/bin/env bash

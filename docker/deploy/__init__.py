@@ -1,0 +1,1 @@
+"""Builds, starts and looks after the containers of `just deploy`."""

@@ -1,0 +1,36 @@
+"""What an image installs from PyPI, read from pyproject.toml so that nothing is declared twice.
+
+Runs in the build stage, where there is nothing but a Python: `python requirements.py cpu|gpu`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import tomllib
+
+# NVIDIA's image brings the server and the C++ ONNX Runtime backend itself; and its Python backend reads
+# numpy 2, so the wheel's `numpy<2` (the server extra's only) does not hold there.
+NOT_IN_GPU_IMAGE = {"nvidia-pytriton", "onnxruntime", "numpy"}
+
+
+def requirements(pyproject: str, target: str) -> list[str]:
+    """Requirement lines of an image target, `cpu` or `gpu`."""
+    if target not in ("cpu", "gpu"):
+        raise ValueError(f"target: expected cpu or gpu; got {target!r}")
+    project = tomllib.loads(pyproject)["project"]
+    server = [
+        line
+        for line in project["optional-dependencies"]["server"]
+        if target == "cpu" or _name(line) not in NOT_IN_GPU_IMAGE
+    ]
+    return sorted({*project["dependencies"], *server})
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower()
+
+
+if __name__ == "__main__":
+    text = Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8")
+    sys.stdout.write("\n".join(requirements(text, sys.argv[1])) + "\n")
