@@ -13,11 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
-from transformers import Sam2Model
 
-from export.checkpoint import load_checkpoint
-from export.sizes import config_for
+from export.checkpoint import load_checkpoint, random_checkpoint
 from tests.photographs import of_many_shapes
 from tests.raw_client import RawClient, bytes_tensor
 from tests.reference import ReferencePredictor
@@ -91,35 +88,16 @@ def small(server):
 def real_size(tmp_path_factory):
     """An untrained model of size tiny at 1024 px, exported and served as the recipes do."""
     directory = tmp_path_factory.mktemp("tiny")
-    model = untrained("tiny")
-    model.save_pretrained(directory / "checkpoint")
     subprocess.run(
         [
-            *(sys.executable, "-m", "export", "--checkpoint", str(directory / "checkpoint")),
+            *(sys.executable, "-m", "export", "--size", "tiny", "--random-weights", "0"),
             *("--output-dir", str(directory / "repository")),
         ],
         cwd=ROOT,
         check=True,
     )
     with RunningServer(directory / "repository", directory / "state") as running:
-        yield running, ReferencePredictor(model)
-
-
-def untrained(size: str) -> Sam2Model:
-    """transformers' own initialisation, with what it leaves at zero filled in and logits of a trained size.
-
-    An untrained network of larger weights amplifies the rounding of its input to anything.
-    """
-    torch.manual_seed(0)
-    model = Sam2Model(config_for(size)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.02)
-        for mlp in model.mask_decoder.output_hypernetworks_mlps:
-            mlp.proj_out.weight.mul_(1000)
-            mlp.proj_out.bias.mul_(1000)
-    return model
+        yield running, ReferencePredictor(random_checkpoint("tiny", 0).model)
 
 
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
