@@ -24,7 +24,7 @@ class AsyncSAM2TritonClient:
             masks, iou = await client.predict([[512, 512]], [1])
 
     Cancelling a task that awaits a call cancels the RPC, and with it what the server has not begun yet.
-    One client serves one event loop at a time.
+    Event loops and threads may share a client.
     """
 
     def __init__(

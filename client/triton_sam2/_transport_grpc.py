@@ -82,9 +82,12 @@ class GrpcTransport:
         self._endpoint = endpoint
         self._credentials = credentials
         self._client = triton.InferenceServerClient(**channel_arguments(endpoint, credentials))
+        self._is_closed = False
 
     def infer(self, request: InferRequest) -> Tensors:
         """The outputs asked for, by name."""
+        if self._is_closed:
+            raise closed_error()
         try:
             result = self._client.infer(**infer_arguments(request, self._credentials))
         except InferenceServerException as error:
@@ -93,7 +96,13 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Close the connection."""
+        self._is_closed = True
         self._client.close()
+
+
+def closed_error() -> TritonSam2Error:
+    """What a call on a closed client raises."""
+    return TritonSam2Error("this client is closed")
 
 
 def _is_connection_failure(message: str) -> bool:

@@ -1,16 +1,22 @@
-"""gRPC for asyncio, through Triton's own client."""
+"""gRPC for asyncio, on Triton's blocking client.
+
+gRPC's own asyncio client (1.85) loses the memory of an answer whose call is cancelled while it arrives,
+which a moving mouse makes happen all the time; its blocking client does not. Here the end of an RPC is
+handed to the event loop.
+"""
 
 import asyncio
+import contextlib
 from typing import Any
 
-import tritonclient.grpc.aio as triton
+import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from triton_sam2._credentials import Credentials
-from triton_sam2._errors import TritonSam2Error
 from triton_sam2._rpc import InferRequest, Tensors
 from triton_sam2._transport_grpc import (
     channel_arguments,
+    closed_error,
     infer_arguments,
     read_answer,
     translate_error,
@@ -19,36 +25,44 @@ from triton_sam2._urls import Endpoint
 
 
 class GrpcAioTransport:
-    """A connection that any number of tasks of one event loop may share."""
+    """A connection that any number of tasks, of any event loops, may share."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client = triton.InferenceServerClient(**channel_arguments(endpoint, credentials))
+        self._is_closed = False
 
     async def infer(self, request: InferRequest) -> Tensors:
         """The outputs asked for, by name; cancelling the task cancels the RPC."""
-        arguments = infer_arguments(request, self._credentials)
+        if self._is_closed:
+            raise closed_error()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: InferenceServerException | None) -> None:
+            if answer.done():  # cancelled in the meantime
+                return
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(translate_error(error, self._endpoint))
+
+        def on_end(result: Any, error: InferenceServerException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(settle, result, error)
+
+        call = self._client.async_infer(
+            callback=on_end, **infer_arguments(request, self._credentials)
+        )
         try:
-            result = await self._connected().infer(**arguments)
-        except InferenceServerException as error:
-            raise translate_error(error, self._endpoint) from error
+            result = await answer
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
         return read_answer(result, request)
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    def _connected(self) -> Any:
-        """The client of the running loop: a channel belongs to the loop that it was made in."""
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            if self._loop is not None and self._loop.is_running():
-                raise TritonSam2Error("this client is in use by another running event loop")
-            arguments = channel_arguments(self._endpoint, self._credentials)
-            self._client = triton.InferenceServerClient(**arguments)
-            self._loop = loop
-        return self._client
+        self._is_closed = True
+        self._client.close()

@@ -152,7 +152,7 @@ def test_a_client_outlives_an_event_loop():
         assert asyncio.run(client.predict(*CLICK)).masks.any()
 
 
-def test_two_running_loops_cannot_share_a_client():
+def test_two_running_loops_share_a_client():
     with grpc_server(FakeSam()) as (url, _):
         client = AsyncSAM2TritonClient(url)
 
@@ -160,8 +160,23 @@ def test_two_running_loops_cannot_share_a_client():
             await client.set_image(png_of())
             return await asyncio.to_thread(lambda: asyncio.run(client.predict(*CLICK)))
 
-        with pytest.raises(TritonSam2Error, match="another running event loop"):
-            asyncio.run(road())
+        assert asyncio.run(road()).masks.any()
+
+
+def test_a_closed_client_says_so():
+    with grpc_server(FakeSam()) as (url, _):
+        with SAM2TritonClient(url) as blocking:
+            blocking.set_image(png_of())
+        with pytest.raises(TritonSam2Error, match="closed"):
+            blocking.predict(*CLICK)
+
+        async def road():
+            async with AsyncSAM2TritonClient(url) as client:
+                await client.set_image(png_of())
+            with pytest.raises(TritonSam2Error, match="closed"):
+                await client.predict(*CLICK)
+
+        asyncio.run(road())
 
 
 def test_http_urls_are_refused():
