@@ -1,0 +1,138 @@
+"""The gateway's files: nginx's configuration, API keys, and a certificate to begin with."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template"
+# HTTP status ► gRPC status and what both say. 429 and 503 are UNAVAILABLE: clients try again.
+REFUSALS = {
+    401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
+    404: (12, "the gateway passes inference, health and metadata of sam2 and sam2_embedding only"),
+    413: (8, "the request is larger than the gateway allows"),
+    429: (14, "too many requests for this API key; try again later"),
+    503: (14, "the server does not answer; try again later"),
+}
+API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
+CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CERTIFICATE_DAYS = 825
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Addresses, places and limits; the defaults are those of the container."""
+
+    listen: str = "0.0.0.0:8443"
+    upstream_http: str = "sam2:8000"
+    upstream_grpc: str = "sam2:8001"
+    config_dir: str = "/etc/sam2-gateway"
+    runtime_dir: str = "/tmp"  # noqa: S108 - a tmpfs of the container's own
+    access_log: str = "/dev/stdout"
+    workers: str = "auto"
+    # One image of 64 MiB (max_image_bytes) and its prompts.
+    max_body: str = "80m"
+    # Encoding on a busy CPU takes seconds; nothing takes minutes.
+    answer_timeout: str = "120s"
+    requests_per_second: str = "50r/s"
+    burst: int = 100
+    requests_at_once: int = 32
+    # Demand certificates of this authority (client_ca.pem in config_dir) besides API keys.
+    client_certificates: bool = False
+
+
+class _AtTemplate(Template):
+    # nginx's own variables begin with a dollar sign.
+    delimiter = "@"
+
+
+def render(settings: GatewaySettings) -> str:
+    """nginx.conf for the settings."""
+    fields = vars(settings) | {
+        "client_certificates": (
+            f"ssl_client_certificate {settings.config_dir}/client_ca.pem;\n"
+            "        ssl_verify_client on;"
+            if settings.client_certificates
+            else "# No client certificates; API keys alone."
+        ),
+        "refusals": "".join(_refusal(status) for status in REFUSALS),
+    }
+    # The @ of nginx's named locations is no placeholder.
+    text = re.sub(r"@(?=(http|grpc)_\d)", "@@", TEMPLATE.read_text(encoding="utf-8"))
+    return _AtTemplate(text).substitute(fields)
+
+
+def _refusal(status: int) -> str:
+    grpc_status, message = REFUSALS[status]
+    return f"""\
+        location @http_{status} {{
+            default_type application/json;
+            return {status} '{{"error":"{message}"}}';
+        }}
+        location @grpc_{status} {{
+            default_type application/grpc;
+            add_header grpc-status {grpc_status} always;
+            add_header grpc-message "{message}" always;
+            return 204;
+        }}
+"""
+
+
+def render_api_keys(keys: dict[str, str]) -> str:
+    """The map's lines for client name ► key; raises ValueError where one could break out of them."""
+    for name, key in keys.items():
+        if not CLIENT_NAME.fullmatch(name):
+            raise ValueError(f"client name: expected {CLIENT_NAME.pattern}; got {name!r}")
+        if not API_KEY.fullmatch(key):
+            raise ValueError(
+                f"API key of {name}: expected {API_KEY.pattern}; got {len(key)} characters"
+            )
+    return "".join(f'"{key}" "{name}";\n' for name, key in keys.items())
+
+
+def read_api_keys(text: str) -> dict[str, str]:
+    """Client name ► key from lines `NAME KEY`; empty lines and # comments are skipped."""
+    keys: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#", 1)[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or words[0] in keys:
+            raise ValueError(f"API keys, line {number}: expected NAME KEY, each name once")
+        keys[words[0]] = words[1]
+    return keys
+
+
+def make_certificates(directory: Path, hosts: list[str]) -> None:
+    """An authority of one's own and a server certificate by it: ca.pem for clients, server.pem, server.key.
+
+    To begin with; replace server.pem and server.key by those of a real authority.
+    """
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise FileNotFoundError("openssl is missing. Debian and Ubuntu: apt-get install openssl")
+    names = ",".join(
+        f"{'IP' if re.fullmatch(r'[0-9.]+|.*:.*', host) else 'DNS'}:{host}" for host in hosts
+    )
+
+    def run(*arguments: str | Path) -> None:
+        subprocess.run(
+            [openssl, *map(str, arguments)], check=True, capture_output=True, cwd=directory
+        )
+
+    run(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+        *("-subj", "/CN=triton-sam2 gateway authority", "-days", str(CERTIFICATE_DAYS)),
+        *("-keyout", "ca.key", "-out", "ca.pem"),
+    )
+    run(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+        *("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={hosts[0]}"),
+        *("-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE"),
+        *("-days", str(CERTIFICATE_DAYS), "-keyout", "server.key", "-out", "server.pem"),
+    )
+    # Nobody needs the authority's key again: a new certificate comes with a new authority.
+    (directory / "ca.key").unlink()
+    (directory / "server.key").chmod(0o600)

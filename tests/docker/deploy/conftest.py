@@ -1,0 +1,34 @@
+"""A real server with closed administrative calls, for the tests of the deployment."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.running_server import RunningServer
+
+
+@dataclass(frozen=True)
+class ClosedServer:
+    """A server as deployed: explicit model control, administrative calls behind a key."""
+
+    running: RunningServer
+    key: str
+
+
+@pytest.fixture(scope="session")
+def closed_server(
+    demo_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ClosedServer]:
+    folder = tmp_path_factory.mktemp("closed")
+    key = secrets.token_hex(32)
+    key_file = folder / "admin_key"
+    key_file.write_text(key)
+    with RunningServer(
+        demo_repository,
+        folder / "state",
+        *("--explicit-models", "--admin-key-file", str(key_file)),
+    ) as running:
+        yield ClosedServer(running, key)

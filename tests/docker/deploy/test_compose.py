@@ -1,0 +1,99 @@
+"""The compose file: against the Compose specification, and what it must never say."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.running_server import ROOT
+
+COMPOSE = ROOT / "docker/compose.yaml"
+SERVERS = ("cpu", "gpu")
+
+
+def interpolated() -> str:
+    """The file with every variable at its default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text())
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load(interpolated())
+
+
+def test_it_follows_the_compose_specification() -> None:
+    compose_spec = pytest.importorskip(
+        "compose_spec",
+        reason="the specification's parser is not installed: pip install compose-spec",
+    )
+    options = compose_spec.PyOptions()
+    options.apply_merge = True
+    parsed = options.from_yaml(interpolated())
+    parsed.validate()
+    assert set(parsed.service_names()) == {
+        *SERVERS,
+        "gateway",
+        "prometheus",
+        "grafana",
+        "jaeger",
+    }
+    with pytest.raises(ValueError, match="shm_sise"):
+        options.from_yaml(
+            interpolated()
+            .replace("    shm_size:", "    shm_sise:")
+            .replace("  shm_size:", "  shm_sise:")
+        )
+
+
+def test_no_service_starts_unasked(compose: dict[str, Any]) -> None:
+    assert all(service["profiles"] for service in compose["services"].values())
+
+
+def test_everything_listens_on_loopback_by_default(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service["ports"]]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports), ports
+
+
+def test_no_service_has_privileges(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+        assert service["restart"] == "unless-stopped", name
+        assert not any("docker.sock" in volume for volume in service.get("volumes", ())), name
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_is_closed_and_read_only(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert "--admin-key-file /run/secrets/admin_key" in service["command"]
+    assert service["secrets"] == ["admin_key"]
+    assert service["read_only"] is True
+    models = [volume for volume in service["volumes"] if ":/models" in volume]
+    assert len(models) == 1
+    assert models[0].endswith(":ro")
+    assert service["shm_size"] == "2gb"
+    assert service["networks"]["inner"]["aliases"] == ["sam2"]
+
+
+def test_the_gpu_is_reserved(compose: dict[str, Any]) -> None:
+    [device] = compose["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert "deploy" not in compose["services"]["cpu"]
+
+
+def test_images_are_pinned(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        _, _, tag = service["image"].partition(":")
+        assert tag, name
+        assert tag != "latest", name
+
+
+def test_secrets_are_files_of_the_deployment(compose: dict[str, Any]) -> None:
+    assert set(compose["secrets"]) == {"admin_key", "grafana_password"}
+    for secret in compose["secrets"].values():
+        assert secret["file"].startswith("../.deploy/secrets/")
+    text = COMPOSE.read_text()
+    assert not re.search(r"(?i)(password|secret|key|token)\w*:\s*[\"']?[A-Za-z0-9+]{16,}", text)
