@@ -147,7 +147,7 @@ class HttpServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.sam = sam
         self.requests: list[tuple[dict[str, str], int]] = []
-        self.reply: tuple[int, bytes] | None = None
+        self.reply: tuple[Any, ...] | None = None  # status, body, headers
 
 
 @contextlib.contextmanager

@@ -232,6 +232,15 @@ def test_http_statuses_of_servers_and_gateways(sam, status, body, expected):
         assert type(caught.value) is expected
 
 
+def test_redirects_are_not_followed(sam):
+    """An image and an API key go where they were sent, and nowhere else."""
+    with http_server(sam) as (url, server), SAM2TritonClient(url, retry=QUICK) as client:
+        server.reply = (307, b"", {"Location": "/elsewhere"})
+        with pytest.raises(ServerError, match="HTTP 307"):
+            client.set_image(png_of())
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "message", "expected"),
     [
