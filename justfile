@@ -104,6 +104,22 @@ evaluate-demo *args: (_install "client,server,export,dev")
 clean:
     rm -rf .venv .run .demo_repository demo-output model_repository
 
+# Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
+deploy *args: (_install "client,server,export")
+    {{ python }} -m deploy up "$@"
+
+# Stop and remove the containers; --purge also removes models, keys and volumes
+undeploy *args: (_install "client,server")
+    {{ python }} -m deploy down "$@"
+
+# What the containers say (Ctrl-C ends it)
+logs *args: (_install "client,server")
+    {{ python }} -m deploy logs "$@"
+
+# Put another size into the running deployment without downtime
+reload *args: (_install "client,server,export")
+    {{ python }} -m deploy reload "$@"
+
 # Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
 test-image: (_install "client,server")
     docker/test-image.sh

@@ -1,0 +1,168 @@
+"""`python -m deploy`: up, down, logs, reload. Called by the recipes of the same purpose."""
+
+import os
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy import steps
+from deploy.errors import DeployError
+from deploy.files import DeployDir, Deployment
+from deploy.reload import check_interchangeable, reload_models
+
+app = typer.Typer(help="Deploy SAM 2.1 in containers.", no_args_is_help=True, add_completion=False)
+DirectoryOption = Annotated[
+    Path, typer.Option("--directory", help="Models, keys and certificates of the deployment.")
+]
+DEFAULT_DIRECTORY = steps.ROOT / ".deploy"
+
+
+class Size(str, Enum):
+    """Meta's sizes, and the small model in the box, which needs no download."""
+
+    tiny = "tiny"
+    small = "small"
+    base_plus = "base_plus"
+    large = "large"
+    demo = "demo"
+
+
+@app.command()
+def up(
+    *,
+    size: Size,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
+    ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="TensorRT instead of CUDA; builds engines first.")
+    ] = False,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="A gateway with TLS, API keys and limits.")
+    ] = False,
+    tls_host: Annotated[
+        list[str] | None, typer.Option(help="A name or address of the gateway; repeat for more.")
+    ] = None,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="Prometheus and Grafana.")
+    ] = False,
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="OpenTelemetry traces to a Jaeger beside it.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds until the first answer.")] = 1800,
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+) -> None:
+    """Download, export, build, start, wait for a real answer, print the URLs."""
+    use_gpu = steps.has_nvidia_gpu() if gpu is None else gpu
+    if tensorrt and not use_gpu:
+        raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
+    options = {"secure": secure, "monitoring": monitoring, "tracing": tracing}
+    deployment = Deployment(
+        size=size.value,
+        provider=("tensorrt" if tensorrt else "cuda") if use_gpu else None,
+        profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
+        tls_hosts=tls_host or ["localhost", "127.0.0.1"],
+    )
+    deploy_dir = DeployDir(directory)
+    try:
+        steps.find_compose()  # before the long part, not after it
+        deploy_dir.prepare(deployment)
+        steps.stage_repository(deploy_dir, deployment)
+        deploy_dir.swap_in_staged()
+        # A container that runs already keeps its models in memory: always a new one.
+        steps.compose(
+            deploy_dir, deployment.profiles, "up", "--detach", "--build", "--force-recreate"
+        )
+        urls = steps.urls(deployment)
+        steps.wait_for_answer(urls["gRPC"], wait, typer.echo)
+    except DeployError as error:
+        raise _explained(error) from error
+    for name, url in urls.items():
+        typer.echo(f"{name:>10}  {url}")
+    secrets = deploy_dir.path / "secrets"
+    typer.echo(f"\nAdministrative key: {secrets / 'admin_key'}")
+    if secure:
+        typer.echo(f"API keys: {secrets / 'api_keys'}; authority: {directory / 'gateway/ca.pem'}")
+    if monitoring:
+        typer.echo(f"Grafana: admin, password in {secrets / 'grafana_password'}")
+
+
+@app.command()
+def down(
+    *,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove volumes, models, keys and certificates.")
+    ] = False,
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+) -> None:
+    """Stop and remove the containers; what they need to start again stays."""
+    deploy_dir = DeployDir(directory)
+    try:
+        deploy_dir.read()
+        steps.compose(deploy_dir, steps.ALL_PROFILES, "down", *(["--volumes"] if purge else []))
+    except DeployError as error:
+        raise _explained(error) from error
+    if purge:
+        shutil.rmtree(deploy_dir.path)
+
+
+@app.command()
+def logs(
+    services: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f")] = True,
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+) -> None:
+    """Show what the containers say."""
+    deploy_dir = DeployDir(directory)
+    try:
+        profiles = deploy_dir.read().profiles
+        steps.compose(
+            deploy_dir, profiles, "logs", *(["--follow"] if follow else []), *(services or [])
+        )
+    except DeployError as error:
+        raise _explained(error) from error
+    except KeyboardInterrupt:
+        return
+
+
+@app.command()
+def reload(
+    *,
+    size: Size,
+    url: Annotated[str | None, typer.Option(help="HOST:PORT of gRPC; default: this one.")] = None,
+    directory: DirectoryOption = DEFAULT_DIRECTORY,
+) -> None:
+    """Put another size into the running server, which answers all the while."""
+    deploy_dir = DeployDir(directory)
+    address = url or f"127.0.0.1:{os.environ.get('SAM2_GRPC_PORT', '8001')}"
+    try:
+        before = deploy_dir.read()
+        after = Deployment(size.value, before.provider, before.profiles, before.tls_hosts)
+        steps.stage_repository(deploy_dir, after)
+        check_interchangeable(deploy_dir.repository, deploy_dir.staged)
+        deploy_dir.swap_in_staged()
+        try:
+            reload_models(address, deploy_dir.admin_key(), typer.echo)
+            steps.wait_for_answer(f"grpc://{address}", 120, typer.echo)
+        except DeployError:
+            typer.echo("It failed; going back to the models before.", err=True)
+            deploy_dir.swap_in_staged()
+            reload_models(address, deploy_dir.admin_key(), typer.echo)
+            raise
+        deploy_dir.prepare(after)
+    except DeployError as error:
+        raise _explained(error) from error
+    typer.echo(f"Serving {size.value}. Images have to be sent again; clients do so by themselves.")
+
+
+def _explained(error: DeployError) -> typer.Exit:
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,131 @@
+"""The steps of a deployment: a repository, containers, a first answer."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sam2_server.probe import probe
+
+from deploy.errors import DeployError
+from deploy.files import DeployDir, Deployment
+from deploy.gpu_profile import GpuSettings, Provider, apply_to_repository
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE_FILE = ROOT / "docker/compose.yaml"
+DEMO_ONNX = ROOT / "export/demo_model/onnx"
+ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
+
+
+def stage_repository(directory: DeployDir, deployment: Deployment) -> None:
+    """Download, export, profile: a complete repository beside the served one."""
+    shutil.rmtree(directory.staged, ignore_errors=True)
+    if deployment.size == "demo":
+        _python("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged)
+    else:
+        _python("export.download", deployment.size)
+        _python(
+            *("export", "--size", deployment.size, "--precision", deployment.precision),
+            *("--output-dir", directory.staged),
+        )
+    if deployment.provider is not None:
+        provider: Provider = "tensorrt" if deployment.provider == "tensorrt" else "cuda"
+        apply_to_repository(directory.staged, GpuSettings(provider=provider))
+    # The container's user is another one when root deploys.
+    for path in (directory.staged, *directory.staged.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def find_compose() -> list[str]:
+    """The compose command of this machine."""
+    for command in (["docker", "compose"], ["podman", "compose"], ["podman-compose"]):
+        if shutil.which(command[0]) and _succeeds([*command, "version"]):
+            return command
+    raise DeployError(
+        "Neither `docker compose` nor `podman compose` works here. Install Docker with its compose plugin, "
+        "or Podman with podman-compose; without containers, use `just serve`."
+    )
+
+
+def compose(directory: DeployDir, profiles: Sequence[str], *arguments: str) -> None:
+    """Run a compose command on the deployment; its output is the user's."""
+    command = find_compose()
+    environment = dict(os.environ)
+    # Rootless Podman maps users; the deploying one, who owns the key files, stays who he is.
+    if command[0].startswith("podman") and os.getuid() != 0:
+        environment.setdefault("PODMAN_USERNS", "keep-id")
+    options = [word for profile in profiles for word in ("--profile", profile)]
+    done = subprocess.run(
+        [
+            *command,
+            "--env-file",
+            str(directory.env_file),
+            "-f",
+            str(COMPOSE_FILE),
+            *options,
+            *arguments,
+        ],
+        env=environment,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise DeployError(
+            f"`{' '.join(command)} {arguments[0]}` ended with {done.returncode}, see above"
+        )
+
+
+def wait_for_answer(url: str, seconds: float, report: Callable[[str], None]) -> None:
+    """Return once the server answers a real call."""
+    deadline = time.monotonic() + seconds
+    said = ""
+    while not (result := probe(url, 60)).healthy:
+        if time.monotonic() > deadline:
+            raise DeployError(
+                f"No answer from {url} within {seconds:g} s, last: {result.message}. See just logs"
+            )
+        if result.message != said:
+            said = result.message
+            report(f"waiting: {said}")
+        time.sleep(2)
+
+
+def urls(deployment: Deployment) -> dict[str, str]:
+    """What to tell the user, by purpose."""
+
+    def port(name: str, default: str) -> str:
+        return os.environ.get(name, default)
+
+    found = {
+        "HTTP": f"http://127.0.0.1:{port('SAM2_HTTP_PORT', '8000')}",
+        "gRPC": f"grpc://127.0.0.1:{port('SAM2_GRPC_PORT', '8001')}",
+        "metrics": f"http://127.0.0.1:{port('SAM2_METRICS_PORT', '8002')}/metrics",
+    }
+    if "secure" in deployment.profiles:
+        gateway = port("SAM2_GATEWAY_PORT", "8443")
+        found["gateway"] = f"https://localhost:{gateway} and grpcs://localhost:{gateway}"
+    if "monitoring" in deployment.profiles:
+        found["Grafana"] = f"http://127.0.0.1:{port('SAM2_GRAFANA_PORT', '3000')}"
+        found["Prometheus"] = f"http://127.0.0.1:{port('SAM2_PROMETHEUS_PORT', '9090')}"
+    if "tracing" in deployment.profiles:
+        found["traces"] = f"http://127.0.0.1:{port('SAM2_JAEGER_PORT', '16686')}"
+    return found
+
+
+def has_nvidia_gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+def _python(module: str, *arguments: str | Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'docker'}"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, env=environment, check=False
+    )
+    if done.returncode != 0:
+        raise DeployError(f"python -m {module} ended with {done.returncode}, see above")
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
