@@ -120,6 +120,10 @@ logs *args: (_install "client,server")
 reload *args: (_install "client,server,export")
     {{ python }} -m deploy reload "$@"
 
+# On a GPU machine: CUDA and TensorRT against FP32; fails on a wrong mask (options: just gpu-check --help)
+gpu-check *args: (_install "client,server,export")
+    {{ python }} -m gpu_check "$@"
+
 # Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
 test-image: (_install "client,server")
     docker/test-image.sh
