@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from transformers import Sam2Model
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+# By how much the rounding of an image to uint8 moves a stability score and a predicted IoU, at most.
+STABILITY_ROUNDING = IOU_ROUNDING = 0.01
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
@@ -27,6 +29,19 @@ class ReferenceMasks:
     masks: np.ndarray
     iou_predictions: np.ndarray
     low_res_masks: np.ndarray
+    """`rivals[b]`: the same three for planes of object b that lost the choice by less than rounding."""
+    rivals: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+
+    def nearest_to(self, low_res_masks: np.ndarray) -> ReferenceMasks:
+        """With each object's answer or rival that is nearest to the given low-res masks."""
+        own = zip(self.masks, self.iou_predictions, self.low_res_masks, strict=True)
+        chosen = [
+            min([answer, *rivals], key=lambda a: float(np.abs(a[2] - given).mean()))
+            for answer, rivals, given in zip(own, self.rivals, low_res_masks, strict=True)
+        ]
+        return ReferenceMasks(
+            *(np.stack(parts) for parts in zip(*chosen, strict=True)), self.rivals
+        )
 
 
 class ReferencePredictor:
@@ -67,7 +82,11 @@ class ReferencePredictor:
             )
             for i in range(objects)
         ]
-        return ReferenceMasks(*(np.stack(parts) for parts in zip(*each, strict=True)))
+        answers = [answer for answer, _ in each]
+        return ReferenceMasks(
+            *(np.stack(parts) for parts in zip(*answers, strict=True)),
+            [rivals for _, rivals in each],
+        )
 
     @torch.no_grad()
     def _predict_one(self, point_coords, point_labels, box, mask_input, multimask_output):
@@ -91,6 +110,28 @@ class ReferencePredictor:
         else:
             sparse = torch.zeros(1, 1, 0, channels)
             _, dense = encoder(None, None, None, masks)
+        low_res, iou = self._decode(sparse, dense, multimask_output)
+        rivals = []
+        if not multimask_output:
+            candidates, candidate_ious = self._decode(sparse, dense, True)
+            decoder = self.model.mask_decoder
+            decoder.dynamic_multimask_via_stability = False
+            first, first_iou = self._decode(sparse, dense, False)
+            decoder.dynamic_multimask_via_stability = True
+            delta = decoder.dynamic_multimask_stability_delta
+            stability = (first > delta).sum() / (first > -delta).sum().clamp(min=1)
+            margin = abs(float(stability) - decoder.dynamic_multimask_stability_thresh)
+            best = float(candidate_ious.max())
+            if margin < STABILITY_ROUNDING:
+                rivals.append((first, first_iou))
+            for plane in range(candidates.shape[1]):
+                if best - float(candidate_ious[0, plane]) < IOU_ROUNDING:
+                    rivals.append((candidates[:, [plane]], candidate_ious[:, [plane]]))
+            if margin >= STABILITY_ROUNDING and float(iou) == float(first_iou):
+                rivals = []  # plane 0, and not by a hair
+        return self._upsampled(low_res, iou), [self._upsampled(*rival) for rival in rivals]
+
+    def _decode(self, sparse, dense, multimask_output):
         low_res, iou, _, _ = self.model.mask_decoder(
             image_embeddings=self.image_embed,
             image_positional_embeddings=self.model.get_image_wide_positional_embeddings(),
@@ -99,10 +140,8 @@ class ReferencePredictor:
             multimask_output=multimask_output,
             high_resolution_features=self.high_res_feats,
         )
-        low_res = low_res[0]
+        return low_res[0], iou[0]
+
+    def _upsampled(self, low_res, iou):
         full = F.interpolate(low_res, self.original_hw, mode="bilinear", align_corners=False)
-        return (
-            (full[0] > 0).numpy(),
-            iou[0, 0].numpy(),
-            low_res[0].clamp(-32, 32).numpy(),
-        )
+        return (full[0] > 0).numpy(), iou[0].numpy(), low_res[0].clamp(-32, 32).numpy()
