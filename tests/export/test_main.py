@@ -130,12 +130,11 @@ def test_a_stranger_directory_is_refused_before_the_work(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tiny_at_1024_px(run: Run, tmp_path: Path, precision: str) -> None:
-    """A real size; `verify` inside it is the test."""
-    arguments = ("--size", "tiny", "--random-weights", 0, "--precision", precision)
-    run(*arguments, "--output-dir", tmp_path / "repo")
+def test_a_real_architecture_in_fp16(run: Run, tmp_path: Path) -> None:
+    """`verify` inside it is the test; at 256 px, because half precision is slow on a CPU."""
+    arguments = ("--size", "tiny", "--random-weights", 0, "--precision", "fp16")
+    run(*arguments, "--image-size", 256, "--output-dir", tmp_path / "repo")
     decoder = read_onnx_file(tmp_path / "repo/sam2_decoder/1/model.onnx")
-    assert (decoder.image_size, decoder.embed_channels) == (1024, 256)
+    assert (decoder.image_size, decoder.embed_channels) == (256, 256)
     assert decoder.metadata["model_name"] == "tiny"
     assert torch.get_default_dtype() == torch.float32
