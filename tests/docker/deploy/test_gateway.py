@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,11 +75,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _settings(directory: Path, port: int, server: ClosedServer) -> GatewaySettings:
+def _settings(directory: Path, port: int, http: str, grpc: str) -> GatewaySettings:
     return GatewaySettings(
         listen=f"127.0.0.1:{port}",
-        upstream_http=server.running.http_url,
-        upstream_grpc=server.running.grpc_url,
+        upstream_http=http,
+        upstream_grpc=grpc,
         config_dir=str(directory),
         runtime_dir=str(directory / "run"),
         access_log=str(directory / "access.log"),
@@ -96,14 +97,12 @@ def _write(directory: Path, settings: GatewaySettings) -> None:
     (directory / "nginx.conf").write_text(render(settings))
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    closed_server: ClosedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    directory = tmp_path_factory.mktemp("gateway")
+@contextmanager
+def _running(settings: GatewaySettings) -> Iterator[Gateway]:
+    directory, port = Path(settings.config_dir), int(settings.listen.rpartition(":")[2])
     make_certificates(directory, ["localhost", "127.0.0.1"])
-    port = _free_port()
-    _write(directory, _settings(directory, port, closed_server))
+    shutil.copy(directory / "ca.pem", directory / "client_ca.pem")
+    _write(directory, settings)
     assert NGINX is not None
     # Started by root it gives its work to another user, who cannot get at this directory.
     main_settings = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
@@ -124,6 +123,18 @@ def gateway(
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    closed_server: ClosedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    directory = tmp_path_factory.mktemp("gateway")
+    running = closed_server.running
+    with _running(
+        _settings(directory, _free_port(), running.http_url, running.grpc_url)
+    ) as started:
+        yield started
 
 
 @pytest.mark.server
@@ -299,6 +310,48 @@ class TestThroughTheGateway:
         assert 'client="" ' in gateway.log
         assert KEY not in gateway.log
         assert KEY[:-1] not in gateway.log
+
+
+@needs_nginx
+def test_a_silent_server_costs_a_second_and_strangers_need_a_certificate(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = replace(
+            _settings(tmp_path, _free_port(), address, address),
+            answer_timeout="1s",
+            client_certificates=True,
+        )
+        with _running(settings) as gateway:
+            assert gateway.http("GET", "/v2", x_api_key=KEY).status == 400
+            certificate = {
+                "cert_file": str(tmp_path / "server.pem"),
+                "key_file": str(tmp_path / "server.key"),
+            }
+            url = f"https://localhost:{gateway.port}/v2"
+            started = time.monotonic()
+            with urllib3.PoolManager(
+                ca_certs=gateway.ca_file, retries=False, timeout=20, **certificate
+            ) as pool:
+                assert pool.request("GET", url).status == 401
+                answer = pool.request("GET", url, headers={"x-api-key": KEY})
+            assert answer.status == 503
+            assert "does not answer" in answer.json()["error"]
+            credentials = grpc.ssl_channel_credentials(
+                Path(gateway.ca_file).read_bytes(),
+                (tmp_path / "server.key").read_bytes(),
+                (tmp_path / "server.pem").read_bytes(),
+            )
+            with (
+                grpc.secure_channel(f"localhost:{gateway.port}", credentials) as channel,
+                pytest.raises(grpc.RpcError) as refused,
+            ):
+                service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerReady(
+                    service_pb2.ServerReadyRequest(), metadata=(("x-api-key", KEY),), timeout=20
+                )
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert time.monotonic() - started < 15
 
 
 @needs_nginx
