@@ -1,4 +1,4 @@
-"""The process of any model is killed: what was under way gets an error, and the server comes back.
+"""The process of any model is killed: what was under way gets an error, and the server comes back."""
 
 import re
 import signal

@@ -45,7 +45,7 @@ class TritonPythonModel:
         self.loop.set_default_executor(ThreadPoolExecutor(workers, "sam2-embedding"))
         self.thread = threading.Thread(target=self.loop.run_forever, name="sam2-embedding-loop")
         self.thread.start()
-        self.housekeeping = asyncio.run_coroutine_threadsafe(self._keep_house(), self.loop)
+        asyncio.run_coroutine_threadsafe(self._keep_house(), self.loop)
 
     def execute(self, requests):
         for request in requests:
@@ -54,7 +54,7 @@ class TritonPythonModel:
             )
 
     def finalize(self):
-        self.housekeeping.cancel()
+        asyncio.run_coroutine_threadsafe(_cancel_all_tasks(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
 
@@ -121,6 +121,14 @@ class TritonPythonModel:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.cache.expire()
             self.metrics.publish()
+
+
+async def _cancel_all_tasks():
+    """Ends the housekeeping and encodes that nobody waits for; requests are answered by then."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _call(model_name, inputs, output_names):
