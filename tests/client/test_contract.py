@@ -1,0 +1,71 @@
+"""What the client sends and asks for, against the models' own declarations."""
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from triton_sam2 import SAM2TritonClient
+from triton_sam2._rpc import InferRequest, Tensors
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import np_to_triton_dtype
+
+from tests.running_server import ROOT
+
+PIXELS = np.zeros((4, 6, 3), np.uint8)
+LOW_RES = np.zeros((256, 256), np.float32)
+EVERY_FORMAT = ("bitmap", "logits", "rle", "png")
+
+
+class RecordingTransport:
+    """Answers every call with a fitting small answer, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[InferRequest] = []
+
+    def infer(self, request: InferRequest) -> Tensors:
+        self.requests.append(request)
+        answers = {
+            "cached_image_id": np.array([b"sha256:0"], np.object_),
+            "original_hw": np.array([4, 6], np.int32),
+        }
+        return {name: answers.get(name, np.ones((1, 1), np.float32)) for name in request.outputs}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def requests_of_every_kind() -> list[InferRequest]:
+    transport = RecordingTransport()
+    client = SAM2TritonClient("localhost:8001", _transport=transport)
+    client.set_image(PIXELS, image_id="a name")
+    client.set_image(image_id="a name")
+    client.predict([[1, 2]], [1], formats=EVERY_FORMAT, low_res_masks=True)
+    client.predict([[1, 2]], [1], [0, 0, 3, 3], LOW_RES, multimask_output=True, formats=())
+    client.segment(PIXELS, box=[0, 0, 3, 3])
+    client.forget("a name")
+    return transport.requests
+
+
+@pytest.mark.parametrize(
+    "request_", requests_of_every_kind(), ids=lambda r: f"{r.model}-{len(r.inputs)}"
+)
+def test_every_tensor_is_declared_with_its_type_and_rank(request_):
+    config = text_format.Parse(
+        (ROOT / "models" / request_.model / "config.pbtxt").read_text(),
+        model_config_pb2.ModelConfig(),
+    )
+    declared = {tensor.name: tensor for tensor in config.input}
+    for name, values in request_.inputs.items():
+        kind = model_config_pb2.DataType.Name(declared[name].data_type)
+        expected = kind.removeprefix("TYPE_").replace("STRING", "BYTES")
+        assert np_to_triton_dtype(values.dtype) == expected, name
+        fits = [d in (-1, s) for d, s in zip(declared[name].dims, values.shape, strict=True)]
+        assert all(fits), (name, values.shape)
+    assert set(request_.outputs) <= {tensor.name for tensor in config.output}
+
+
+def test_together_they_use_every_public_input():
+    used = {name for request in requests_of_every_kind() for name in request.inputs}
+    config = text_format.Parse(
+        (ROOT / "models/sam2/config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    assert {tensor.name for tensor in config.input} <= used
