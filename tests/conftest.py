@@ -23,5 +23,6 @@ def server(
     demo_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
     """A real Triton server with the small model; shared, so tests leave it as they find it."""
-    with RunningServer(demo_repository, tmp_path_factory.mktemp("server")) as running:
+    # Without the launcher's own probes, so that tests can count what happens in the cache.
+    with RunningServer(demo_repository, tmp_path_factory.mktemp("server"), "--no-probe") as running:
         yield running
