@@ -1,10 +1,11 @@
-"""Photographs that ship with scikit-image, as image files of the kinds that people send."""
+"""Photographs that ship with scikit-image, as image files of the kinds that people send, and made ones."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
+import numpy as np
 import skimage
 from PIL import Image
 
@@ -39,3 +40,13 @@ def of_many_shapes() -> dict[str, bytes]:
         "square": photograph("astronaut.png"),
         "large (1000x872)": photograph("hubble_deep_field.jpg"),
     }
+
+
+def picture_of_discs(seed: int) -> bytes:
+    """A PNG of bright discs, another for each seed."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:120, 0:160]
+    pixels = rng.integers(0, 60, (120, 160)).astype(np.uint8)
+    for x, y, radius in zip(*rng.integers((15, 15, 8), (145, 105, 22), (6, 3)).T, strict=True):
+        pixels[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = rng.integers(150, 255)
+    return encoded(Image.fromarray(pixels), "PNG")

@@ -111,25 +111,33 @@ class ReferencePredictor:
             sparse = torch.zeros(1, 1, 0, channels)
             _, dense = encoder(None, None, None, masks)
         low_res, iou = self._decode(sparse, dense, multimask_output)
-        rivals = []
-        if not multimask_output:
-            candidates, candidate_ious = self._decode(sparse, dense, True)
-            decoder = self.model.mask_decoder
-            decoder.dynamic_multimask_via_stability = False
-            first, first_iou = self._decode(sparse, dense, False)
-            decoder.dynamic_multimask_via_stability = True
-            delta = decoder.dynamic_multimask_stability_delta
-            stability = (first > delta).sum() / (first > -delta).sum().clamp(min=1)
-            margin = abs(float(stability) - decoder.dynamic_multimask_stability_thresh)
-            best = float(candidate_ious.max())
-            if margin < STABILITY_ROUNDING:
-                rivals.append((first, first_iou))
-            for plane in range(candidates.shape[1]):
-                if best - float(candidate_ious[0, plane]) < IOU_ROUNDING:
-                    rivals.append((candidates[:, [plane]], candidate_ious[:, [plane]]))
-            if margin >= STABILITY_ROUNDING and float(iou) == float(first_iou):
-                rivals = []  # plane 0, and not by a hair
+        rivals = [] if multimask_output else self._rivals(sparse, dense, iou)
         return self._upsampled(low_res, iou), [self._upsampled(*rival) for rival in rivals]
+
+    def _rivals(self, sparse, dense, chosen_iou):
+        """Planes that the rounding of the image could have put in the single mask's place."""
+        candidates, candidate_ious = self._decode(sparse, dense, True)
+        decoder = self.model.mask_decoder
+        decoder.dynamic_multimask_via_stability = False
+        try:
+            first, first_iou = self._decode(sparse, dense, False)
+        finally:
+            decoder.dynamic_multimask_via_stability = True
+        delta = decoder.dynamic_multimask_stability_delta
+        stability = (first > delta).sum() / (first > -delta).sum().clamp(min=1)
+        by_a_hair = (
+            abs(float(stability) - decoder.dynamic_multimask_stability_thresh) < STABILITY_ROUNDING
+        )
+        fell_back = float(chosen_iou) != float(first_iou)
+        rivals = [(first, first_iou)] if by_a_hair else []
+        if by_a_hair or fell_back:
+            best = float(candidate_ious.max())
+            rivals += [
+                (candidates[:, [plane]], candidate_ious[:, [plane]])
+                for plane in range(candidates.shape[1])
+                if best - float(candidate_ious[0, plane]) < IOU_ROUNDING
+            ]
+        return rivals
 
     def _decode(self, sparse, dense, multimask_output):
         low_res, iou, _, _ = self.model.mask_decoder(

@@ -8,27 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
-from tests.photographs import encoded
+from tests.photographs import picture_of_discs
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 from tests.server_figures import cache_metrics, resident_bytes, shared_memory_bytes
 
 pytestmark = pytest.mark.server
 
 
-def discs(seed: int) -> bytes:
-    """A picture of bright discs, different for each seed."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:120, 0:160]
-    picture = rng.integers(0, 40, (120, 160)).astype(np.uint8)
-    for x, y in rng.integers(20, 100, (4, 2)):
-        picture[(rows - y) ** 2 + (columns - x) ** 2 < 200] = 220
-    return encoded(Image.fromarray(picture), "PNG")
-
-
 def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
-    images = [discs(seed) for seed in range(20)]
+    images = [picture_of_discs(seed) for seed in range(20)]
     clicks = [click(40 + 4 * n, 30 + 3 * n) for n in range(10)]
     reference = RawClient(server, "grpc")
     expected = {
@@ -80,7 +69,7 @@ def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
 
 
 def test_ten_clients_asking_for_one_new_image_share_one_encode(server):
-    data = bytes_tensor(discs(1000 + int(time.time())))
+    data = bytes_tensor(picture_of_discs(1000 + int(time.time())))
     clients = [RawClient(server, "grpc") for _ in range(10)]
     before = clients[0].executions("sam2_encoder")
     with ThreadPoolExecutor(10) as threads:
@@ -98,7 +87,7 @@ def test_the_metrics_count_what_the_test_counted(server):
         return cache_metrics(server)
 
     before = settled()
-    fresh = [discs(2000 + int(time.time()) + n) for n in range(3)]
+    fresh = [picture_of_discs(2000 + int(time.time()) + n) for n in range(3)]
     ids = [
         client.infer(image=bytes_tensor(data), **click(40, 30))["cached_image_id"] for data in fresh
     ]

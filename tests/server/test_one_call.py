@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from triton_sam2 import SAM2TritonClient
 
+from tests.masks import overlap
 from tests.photographs import encoded, opened, photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 
@@ -22,12 +23,6 @@ COIN_XY = (109, 199)
 @pytest.fixture(scope="module", params=["grpc", "http"])
 def client(request, server):
     return RawClient(server, request.param)
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks."""
-    a, b = a.astype(bool), b.astype(bool)
-    return (a & b).sum() / (a | b).sum()
 
 
 def fresh(data: bytes) -> bytes:

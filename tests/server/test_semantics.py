@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 from triton_sam2 import SAM2TritonClient
 
+from tests.masks import overlap
 from tests.photographs import encoded, opened, photograph
 from tests.running_server import ROOT
 
@@ -104,11 +105,6 @@ def filled(outline_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     canvas = Image.new("1", size)
     ImageDraw.Draw(canvas).polygon([tuple(xy) for xy in outline_xy], fill=1)
     return np.asarray(canvas)
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union."""
-    return float((a & b).sum() / (a | b).sum())
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ from triton_sam2 import SAM2TritonClient
 
 from export.checkpoint import load_checkpoint
 from export.repository import assemble_repository
+from tests.photographs import picture_of_discs
 from tests.raw_client import RawClient, bytes_tensor, click
 from tests.running_server import ROOT, RunningServer
 from tests.server_figures import resident_bytes, shared_memory_bytes
-from tests.soak.soak import picture, soak, soak_repository
+from tests.soak.soak import soak, soak_repository
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -48,7 +49,7 @@ def test_memory_is_returned_after_eviction(small_cache_server):
 
     def send(first: int, count: int) -> tuple[int, int]:
         for seed in range(first, first + count):
-            client.infer(image=bytes_tensor(picture(seed)), **click(80, 60))
+            client.infer(image=bytes_tensor(picture_of_discs(seed)), **click(80, 60))
         return resident_bytes(server), shared_memory_bytes(server)
 
     resident_before, shared_before = send(10_000, 60)
@@ -83,7 +84,7 @@ def masks_of(onnx_dir, directory):
         RunningServer(directory / "repository", directory / "state", "--no-probe") as server,
         SAM2TritonClient(server.grpc_url) as client,
     ):
-        return [client.segment(picture(i), XY, [1]).masks for i in range(IMAGES)]
+        return [client.segment(picture_of_discs(i), XY, [1]).masks for i in range(IMAGES)]
 
 
 def test_a_hot_reload_under_traffic_gives_no_wrong_mask(other_weights, tmp_path):
@@ -104,7 +105,7 @@ def test_a_hot_reload_under_traffic_gives_no_wrong_mask(other_weights, tmp_path)
         seen = []
         rng = np.random.default_rng(seed)
         with SAM2TritonClient(server.grpc_url) as client:
-            handles = client.prefetch([picture(i) for i in range(IMAGES)])
+            handles = client.prefetch([picture_of_discs(i) for i in range(IMAGES)])
             while not stop.is_set():
                 i = int(rng.integers(IMAGES))
                 settled = reloaded.is_set()

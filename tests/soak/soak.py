@@ -25,11 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc
-from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from export.repository import assemble_repository
-from tests.photographs import encoded
+from tests.photographs import picture_of_discs
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 from tests.running_server import ROOT, RunningServer
 from tests.server_figures import cache_metrics, resident_bytes, shared_memory_bytes
@@ -119,16 +118,6 @@ def soak_repository(directory: Path) -> int:
     return budget
 
 
-def picture(seed: int) -> bytes:
-    """A PNG of bright discs, another for each seed."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:120, 0:160]
-    pixels = rng.integers(0, 60, (120, 160)).astype(np.uint8)
-    for x, y, radius in zip(*rng.integers((15, 15, 8), (145, 105, 22), (6, 3)).T, strict=True):
-        pixels[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = rng.integers(150, 255)
-    return encoded(Image.fromarray(pixels), "PNG")
-
-
 class Load:
     """The requests of a soak, each checked against the answer it got alone."""
 
@@ -136,7 +125,7 @@ class Load:
         self._server = server
         self._report = report
         self._lock = threading.Lock()
-        self._images = [picture(seed) for seed in range(WORKING_SET)]
+        self._images = [picture_of_discs(seed) for seed in range(WORKING_SET)]
         alone = RawClient(server, "grpc")
         self._expected = {
             (i, c): alone.infer(image=bytes_tensor(self._images[i]), **click(*CLICKS[c]))["masks"]
