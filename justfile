@@ -128,6 +128,10 @@ gpu-check *args: (_install "client,server,export")
 test-image: (_install "client,server")
     docker/test-image.sh
 
+# With Docker or Podman: a deployment under a name of its own, all of it tried, reloaded under traffic, removed
+test-deploy *args: (_install "client,server,export,dev")
+    {{ python }} -m pytest -s --timeout 3600 tests/engine/deployment.py "$@"
+
 [private]
 _install extras:
     #!/usr/bin/env bash

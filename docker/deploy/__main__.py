@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,12 @@ from deploy.reload import check_interchangeable, reload_models
 app = typer.Typer(help="Deploy SAM 2.1 in containers.", no_args_is_help=True, add_completion=False)
 DirectoryOption = Annotated[
     Path, typer.Option("--directory", help="Models, keys and certificates of the deployment.")
+]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights of your own: Meta's .pt file, a Hugging Face directory or id. Default: Meta's."
+    ),
 ]
 DEFAULT_DIRECTORY = steps.ROOT / ".deploy"
 
@@ -34,6 +41,11 @@ class Size(str, Enum):
 def up(
     *,
     size: Size,
+    checkpoint: CheckpointOption = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Edge of the square the model sees. Default: the checkpoint's own."),
+    ] = None,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
@@ -56,6 +68,7 @@ def up(
     directory: DirectoryOption = DEFAULT_DIRECTORY,
 ) -> None:
     """Download, export, build, start, wait for a real answer, print the URLs."""
+    _refuse_weights_for_demo(size, checkpoint, image_size)
     use_gpu = steps.has_nvidia_gpu() if gpu is None else gpu
     if tensorrt and not use_gpu:
         raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
@@ -65,12 +78,13 @@ def up(
         provider=("tensorrt" if tensorrt else "cuda") if use_gpu else None,
         profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
+        image_size=image_size,
     )
     deploy_dir = DeployDir(directory)
     try:
         steps.find_compose()  # before the long part, not after it
         deploy_dir.prepare(deployment)
-        steps.stage_repository(deploy_dir, deployment)
+        steps.stage_repository(deploy_dir, deployment, checkpoint)
         deploy_dir.swap_in_staged()
         # A container that runs already keeps its models in memory: always a new one.
         steps.compose(
@@ -133,16 +147,18 @@ def logs(
 def reload(
     *,
     size: Size,
+    checkpoint: CheckpointOption = None,
     url: Annotated[str | None, typer.Option(help="HOST:PORT of gRPC; default: this one.")] = None,
     directory: DirectoryOption = DEFAULT_DIRECTORY,
 ) -> None:
     """Put another size into the running server, which answers all the while."""
+    _refuse_weights_for_demo(size, checkpoint, None)
     deploy_dir = DeployDir(directory)
     address = url or f"127.0.0.1:{os.environ.get('SAM2_GRPC_PORT', '8001')}"
     try:
         before = deploy_dir.read()
-        after = Deployment(size.value, before.provider, before.profiles, before.tls_hosts)
-        steps.stage_repository(deploy_dir, after)
+        after = replace(before, size=size.value)
+        steps.stage_repository(deploy_dir, after, checkpoint)
         check_interchangeable(deploy_dir.repository, deploy_dir.staged)
         deploy_dir.swap_in_staged()
         try:
@@ -157,6 +173,13 @@ def reload(
     except DeployError as error:
         raise _explained(error) from error
     typer.echo(f"Serving {size.value}. Images have to be sent again; clients do so by themselves.")
+
+
+def _refuse_weights_for_demo(size: Size, checkpoint: str | None, image_size: int | None) -> None:
+    """The small model in the box comes as it is."""
+    for option, value in {"--checkpoint": checkpoint, "--image-size": image_size}.items():
+        if size is Size.demo and value is not None:
+            raise typer.BadParameter("demo has weights and a size of its own", param_hint=option)
 
 
 def _explained(error: DeployError) -> typer.Exit:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Deployment:
     provider: str | None  # cuda, tensorrt, or None on the CPU
     profiles: list[str] = field(default_factory=list)
     tls_hosts: list[str] = field(default_factory=lambda: ["localhost", "127.0.0.1"])
+    image_size: int | None = None  # None: the checkpoint's own
 
     @property
     def precision(self) -> str:
@@ -76,6 +78,11 @@ class DeployDir:
     def swap_in_staged(self) -> None:
         """The staged repository takes the served one's place; the served one becomes staged."""
         aside = self.repository.with_name("aside")
+        # What an exchange left behind that was cut off halfway.
+        if aside.exists() and self.repository.exists():
+            shutil.rmtree(aside)
+        elif aside.exists():
+            aside.rename(self.repository)
         if self.repository.exists():
             self.repository.rename(aside)
         self.staged.rename(self.repository)

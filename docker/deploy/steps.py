@@ -20,16 +20,28 @@ DEMO_ONNX = ROOT / "export/demo_model/onnx"
 ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
 
 
-def stage_repository(directory: DeployDir, deployment: Deployment) -> None:
-    """Download, export, profile: a complete repository beside the served one."""
+def stage_repository(
+    directory: DeployDir, deployment: Deployment, checkpoint: str | None = None
+) -> None:
+    """Download, export, profile: a complete repository beside the served one.
+
+    With a `checkpoint` (Meta's .pt file, a Hugging Face directory or id), nothing is downloaded from Meta.
+    """
     shutil.rmtree(directory.staged, ignore_errors=True)
     if deployment.size == "demo":
         _python("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged)
     else:
-        _python("export.download", deployment.size)
+        if checkpoint is None:
+            _python("export.download", deployment.size)
         _python(
-            *("export", "--size", deployment.size, "--precision", deployment.precision),
-            *("--output-dir", directory.staged),
+            *("export", *_weights(deployment.size, checkpoint)),
+            *("--precision", deployment.precision),
+            *("--output-dir", directory.staged, "--device", _export_device(deployment)),
+            *(
+                ()
+                if deployment.image_size is None
+                else ("--image-size", str(deployment.image_size))
+            ),
         )
     if deployment.provider is not None:
         provider: Provider = "tensorrt" if deployment.provider == "tensorrt" else "cuda"
@@ -41,12 +53,18 @@ def stage_repository(directory: DeployDir, deployment: Deployment) -> None:
 
 def find_compose() -> list[str]:
     """The compose command of this machine."""
-    for command in (["docker", "compose"], ["podman", "compose"], ["podman-compose"]):
-        if shutil.which(command[0]) and _succeeds([*command, "version"]):
+    # `podman compose` hands the file to whatever it finds, Docker's compose first, through which a GPU does
+    # not arrive; hence last.
+    for command in (["docker", "compose"], ["podman-compose"], ["podman", "compose"]):
+        engine = command[0].partition("-")[0]
+        # A command line alone is no engine: Docker's may have nobody to talk to.
+        works = shutil.which(command[0]) and _succeeds([*command, "version"])
+        if works and _succeeds([engine, "info"]):
             return command
     raise DeployError(
         "Neither `docker compose` nor `podman compose` works here. Install Docker with its compose plugin, "
-        "or Podman with podman-compose; without containers, use `just serve`."
+        "or Podman with podman-compose, and see that `docker info` or `podman info` succeeds for this user; "
+        "without containers, use `just serve`."
     )
 
 
@@ -54,9 +72,13 @@ def compose(directory: DeployDir, profiles: Sequence[str], *arguments: str) -> N
     """Run a compose command on the deployment; its output is the user's."""
     command = find_compose()
     environment = dict(os.environ)
-    # Rootless Podman maps users; the deploying one, who owns the key files, stays who he is.
-    if command[0].startswith("podman") and os.getuid() != 0:
-        environment.setdefault("PODMAN_USERNS", "keep-id")
+    if command[0].startswith("podman"):
+        # The OCI format, Podman's default, has neither health checks nor a shell of the build's own.
+        environment.setdefault("BUILDAH_FORMAT", "docker")
+        environment.setdefault("PODMAN_COMPOSE_PROVIDER", "podman-compose")
+        # Rootless Podman maps users; the deploying one, who owns the key files, stays who he is.
+        if os.getuid() != 0:
+            environment.setdefault("PODMAN_USERNS", "keep-id")
     options = [word for profile in profiles for word in ("--profile", profile)]
     done = subprocess.run(
         [
@@ -116,6 +138,23 @@ def urls(deployment: Deployment) -> dict[str, str]:
 
 def has_nvidia_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
+
+
+def _weights(size: str, checkpoint: str | None) -> tuple[str, ...]:
+    if checkpoint is None:
+        return ("--size", size)
+    if Path(checkpoint).is_file():  # Meta's format says nothing of its architecture
+        return ("--size", size, "--checkpoint", checkpoint)
+    return ("--checkpoint", checkpoint, "--model-name", size)
+
+
+def _export_device(deployment: Deployment) -> str:
+    """Where PyTorch traces: FP16 takes many minutes on a processor and seconds on a GPU."""
+    if deployment.provider is None:
+        return "cpu"
+    import torch  # noqa: PLC0415 - heavy, and needed for GPUs alone
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _python(module: str, *arguments: str | Path) -> None:

@@ -29,7 +29,7 @@ import json, os, subprocess, sys
 words = sys.argv[1:]
 with open(os.environ["ENGINE_LOG"], "a") as log:
     log.write(json.dumps(words) + "\\n")
-if "version" in words:
+if "version" in words or words == ["info"]:
     sys.exit(0)
 settings = dict(line.strip().split("=", 1) for line in open(words[words.index("--env-file") + 1]))
 directory = settings["SAM2_DEPLOY_DIR"]
