@@ -12,6 +12,7 @@ TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template
 REFUSALS = {
     401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
     404: (12, "the gateway passes inference, health and metadata of sam2 and sam2_embedding only"),
+    411: (3, "send Content-Length, or Inference-Header-Content-Length with the length of the JSON"),
     413: (8, "the request is larger than the gateway allows"),
     429: (14, "too many requests for this API key; try again later"),
     503: (14, "the server does not answer; try again later"),

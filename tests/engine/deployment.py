@@ -203,12 +203,43 @@ class TestGateway:
             masks.append(found)
         np.testing.assert_array_equal(*masks)
 
+    def test_a_large_image_called_a_form_is_a_bad_image(self, deployed: Deployed) -> None:
+        """urllib, like curl, says so unless told otherwise; Triton would lay it out on a thread's stack."""
+        image = b"no image" * 7_500_000
+        header = json.dumps(
+            {
+                "inputs": [
+                    {
+                        "name": "image",
+                        "shape": [1],
+                        "datatype": "BYTES",
+                        "parameters": {"binary_data_size": len(image) + 4},
+                    },
+                    {"name": "box", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 9, 9]},
+                ]
+            }
+        ).encode()
+        request = urllib.request.Request(
+            f"https://localhost:{deployed.port('GATEWAY')}/v2/models/sam2/infer",
+            data=header + len(image).to_bytes(4, "little") + image,
+            headers={
+                "x-api-key": deployed.api_key(),
+                "inference-header-content-length": str(len(header)),
+            },
+        )
+        context = ssl.create_default_context(cafile=str(deployed.directory / "gateway/ca.pem"))
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, context=context, timeout=60)
+        assert refused.value.code == 400
+        assert b"image" in refused.value.read()
+
     @pytest.mark.parametrize(
         ("path", "with_key", "body_bytes", "status"),
         [
             ("/v2/models/sam2", True, 0, 200),
             ("/v2/models/sam2", False, 0, 401),
-            ("/v2/models/sam2/infer", True, 81_000_000, 413),
+            ("/v2/models/sam2/infer", True, 84_000_000, 413),
+            ("/v2/models/sam2/infer", True, 2_000_000, 413),
             ("/v2/repository/models/sam2/load", True, 2, 404),
         ],
     )

@@ -70,7 +70,9 @@ void Segment(const std::string& url, const std::string& image_path, double x, do
 
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), curl_easy_cleanup);
   std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(
-      curl_slist_append(curl_slist_append(nullptr, size_line.c_str()), "Expect:"), curl_slist_free_all);
+      curl_slist_append(curl_slist_append(curl_slist_append(nullptr, size_line.c_str()), "Expect:"),
+                        "Content-Type: application/octet-stream"),  // libcurl's default is a form
+      curl_slist_free_all);
   std::string body;
   std::size_t header_length = 0;
   curl_easy_setopt(curl.get(), CURLOPT_URL, full_url.c_str());

@@ -30,6 +30,7 @@ done >> "$work/request"
 cat "$image" >> "$work/request"
 
 status=$(curl --silent --show-error --header "Inference-Header-Content-Length: $header_size" --header "Expect:" \
+  --header "Content-Type: application/octet-stream" \
   --data-binary "@$work/request" --dump-header "$work/headers" --output "$work/answer" \
   --write-out '%{http_code}' "$url/v2/models/sam2/infer")
 if [ "$status" != 200 ]; then

@@ -138,6 +138,41 @@ def gateway(
         yield started
 
 
+@needs_nginx
+def test_the_server_gets_whole_bodies_that_are_no_forms(tmp_path: Path) -> None:
+    """In one piece, under one length, whatever the sender's chunks and headers were."""
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        address = f"127.0.0.1:{upstream.getsockname()[1]}"
+        with (
+            _running(_settings(tmp_path, _free_port(), address, address)) as gateway,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            sent = pool.submit(
+                gateway.http,
+                "POST",
+                "/v2/models/sam2/infer",
+                iter([b"{"] * 500),  # chunks of one byte
+                x_api_key=KEY,
+                content_type="application/x-www-form-urlencoded",
+                inference_header_content_length="500",
+            )
+            connection, _ = upstream.accept()
+            with connection:
+                connection.settimeout(20)
+                got = b""
+                while not got.endswith(b"{" * 500):
+                    more = connection.recv(1 << 16)
+                    assert more, got
+                    got += more
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            assert sent.result().status == 200
+    head = got.partition(b"\r\n\r\n")[0].decode().lower().splitlines()
+    assert "content-type: application/octet-stream" in head
+    assert "content-length: 500" in head
+    assert head.count("inference-header-content-length: 500") == 1
+    assert not any(line.startswith(("transfer-encoding", "x-api-key")) for line in head)
+
+
 @pytest.mark.server
 @needs_nginx
 class TestThroughTheGateway:
@@ -185,6 +220,21 @@ class TestThroughTheGateway:
         response = gateway.http("POST", path, bytes((1 << 20) + 1), x_api_key=KEY)
         assert response.status == 413
         assert "larger" in response.json()["error"]
+
+    def test_json_of_a_megabyte_is_413_and_of_unknown_length_411(self, gateway: Gateway) -> None:
+        """Triton's parser recurses into it."""
+        path = "/v2/models/sam2/infer"
+        for body, headers, status in (
+            (b"[" * 1_000_000, {}, 413),
+            (b"[" * 1_000, {"inference_header_content_length": "1000000"}, 413),
+            (b"[" * 1_000, {"inference_header_content_length": "-1"}, 413),
+            (b"[" * 999_999, {}, 500),  # Triton's own answer to what is not JSON
+            (iter([b"[" * 1_000]), {}, 411),
+        ):
+            response = gateway.http("POST", path, body, x_api_key=KEY, **headers)
+            assert response.status == status, (headers, response.data)
+            assert response.json()["error"]
+        assert gateway.http("GET", "/v2/health/ready", x_api_key=KEY).status == 200
 
     @pytest.mark.parametrize(
         ("method", "path"),

@@ -1,0 +1,77 @@
+"""What Triton's HTTP front end lays out on a thread's stack must not end the server."""
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import urllib3
+
+from tests.photographs import photograph
+from tests.raw_client import RawClient, bytes_tensor, click
+
+pytestmark = pytest.mark.server
+
+INFER = "/v2/models/sam2/infer"
+IMAGE_BYTES = 60_000_000  # near the limit of an image file
+
+
+def form() -> tuple[bytes, dict[str, str]]:
+    """An image sent as curl sends it unless told otherwise: its type says that it is a form."""
+    image = b"no image" * (IMAGE_BYTES // 8)
+    header = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "image",
+                    "shape": [1],
+                    "datatype": "BYTES",
+                    "parameters": {"binary_data_size": len(image) + 4},
+                },
+                {"name": "box", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 9, 9]},
+            ]
+        }
+    ).encode()
+    return header + len(image).to_bytes(4, "little") + image, {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Inference-Header-Content-Length": str(len(header)),
+    }
+
+
+def answers_a_good_request(server) -> bool:
+    found = RawClient(server, "http").infer(
+        image=bytes_tensor(photograph("coins.png")), **click(109, 199)
+    )
+    return bool(np.any(found["masks"]))
+
+
+def test_a_large_image_that_is_called_a_form(server) -> None:
+    body, headers = form()
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
+        answer = pool.request(
+            "POST", f"http://{server.http_url}{INFER}", body=body, headers=headers
+        )
+    assert answer.status == 400
+    assert "image: expected" in answer.json()["error"]
+    assert answers_a_good_request(server)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_deeply_nested_json(server, opening: bytes) -> None:
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
+        answer = pool.request("POST", f"http://{server.http_url}{INFER}", body=opening * 1_000_000)
+    assert answer.status in (400, 500)
+    assert "parse" in answer.json()["error"]
+    assert answers_a_good_request(server)
+
+
+def test_a_body_in_chunks_of_one_byte(server) -> None:
+    url = urlsplit(f"http://{server.http_url}")
+    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
+        connection.sendall(
+            f"POST {INFER} HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        connection.sendall(b"1\r\n[\r\n" * 1_000_000 + b"0\r\n\r\n")
+        assert connection.recv(1000).startswith((b"HTTP/1.1 400", b"HTTP/1.1 500"))
+    assert answers_a_good_request(server)
