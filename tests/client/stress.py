@@ -47,6 +47,7 @@ def run(url: str, metrics_url: str, mouse_moves: int) -> None:
     figures = burst_stress(url, metrics_url)
     print(figures.report())
     figures.check()
+    figures.check_server_was_told()
     naive = mouse_run(url, metrics_url, latest_only=False, moves=mouse_moves)
     latest = mouse_run(url, metrics_url, latest_only=True, moves=mouse_moves)
     for name, way in (("naive queue", naive), ("latest_only", latest)):

