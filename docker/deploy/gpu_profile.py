@@ -35,8 +35,8 @@ class Shapes:
     points: int
 
 
-# A lone click has a point and a padding point; a few objects with a few clicks are what people send. Requests
-# beyond the maximum run in CUDA's provider instead, or make TensorRT build once more; they are not refused.
+# A lone click has a point and a padding point; a few objects with a few clicks are what people send.
+# TensorRT's provider neither widens a given range nor turns to CUDA's: a request beyond the maximum fails.
 SMALLEST, USUAL, LARGEST = Shapes(1, 1, 1), Shapes(1, 1, 2), Shapes(8, 64, 32)
 
 
@@ -152,8 +152,9 @@ def _profile(config: Any, shapes: Shapes) -> str:
 def _add_warmup(config: Any, name: str, shapes: Shapes) -> None:
     sample = config.model_warmup.add(name=name)
     batched = config.max_batch_size > 0
-    # Triton takes 0 as 1 and adds the batch itself.
-    sample.batch_size = min(shapes.images, config.max_batch_size) if batched else 0
+    # At least 1, also without batching: Triton skips a sample of 0 without a word. With batching it sends the
+    # sample that many times and adds the batch's axis itself.
+    sample.batch_size = min(shapes.images, config.max_batch_size) if batched else 1
     dynamic = input_shapes(config, shapes)
     for tensor in config.input:
         shape = list(tensor.dims) if batched else dynamic.get(tensor.name, list(tensor.dims))

@@ -134,6 +134,8 @@ def test_warm_up_covers_the_usual_and_the_largest_shapes(repository: Path) -> No
     encoder = read(repository / "sam2_encoder/config.pbtxt")
     assert [sample.batch_size for sample in encoder.model_warmup] == [1, encoder.max_batch_size]
     decoder = read(repository / "sam2_decoder/config.pbtxt")
+    # 0 would be skipped in silence.
+    assert [sample.batch_size for sample in decoder.model_warmup] == [1, 1]
     for sample, shapes in zip(decoder.model_warmup, (USUAL, LARGEST), strict=True):
         assert set(sample.inputs) == {tensor.name for tensor in decoder.input}
         for name, shape in input_shapes(decoder, shapes).items():
@@ -163,6 +165,7 @@ def test_shapes_are_ordered() -> None:
 def test_the_warm_up_runs_on_the_local_server(demo_repository: Path, tmp_path: Path) -> None:
     """Triton itself takes the warm-up samples; the kind becomes AUTO, since here is no GPU."""
     from sam2_server.probe import probe
+    from tritonclient import grpc
 
     from tests.running_server import RunningServer
 
@@ -172,7 +175,14 @@ def test_the_warm_up_runs_on_the_local_server(demo_repository: Path, tmp_path: P
     for model in ONNX_MODELS:
         path = copy / model / "config.pbtxt"
         path.write_text(path.read_text().replace("KIND_GPU", "KIND_AUTO"))
-    with RunningServer(copy, tmp_path / "state") as running:
+    with RunningServer(copy, tmp_path / "state", "--no-probe") as running:
+        client = grpc.InferenceServerClient(running.grpc_url)
+        ran = {
+            model: client.get_inference_statistics(model).model_stats[0].execution_count
+            for model in ONNX_MODELS
+        }
+        # Two samples for each instance: one encoder, two decoders.
+        assert ran == {"sam2_encoder": 2, "sam2_decoder": 4}
         assert probe(f"grpc://{running.grpc_url}", 60).healthy
         log = Path(running.state["log_file"]).read_text()
     assert "failed to load" not in log
