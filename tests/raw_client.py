@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
@@ -74,4 +76,17 @@ def click(x: float, y: float, label: int = 1) -> dict[str, np.ndarray]:
     return {
         "point_coords": np.array([[[x, y]]], np.float32),
         "point_labels": np.array([[label]], np.int32),
+    }
+
+
+def large_form() -> tuple[bytes, dict[str, str]]:
+    """Body and headers of 60 MB that are no image, sent as curl does unless told otherwise: as a form."""
+    image = b"no image" * 7_500_000  # near the limit of an image file
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    tensor["parameters"] = {"binary_data_size": len(image) + 4}
+    box = {"name": "box", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 9, 9]}
+    header = json.dumps({"inputs": [tensor, box]}).encode()
+    return header + len(image).to_bytes(4, "little") + image, {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Inference-Header-Content-Length": str(len(header)),
     }

@@ -26,10 +26,12 @@ import numpy as np
 import pytest
 from deploy.gateway import read_api_keys
 from deploy.steps import find_compose
+from sam2_server.process import ADMIN_KEY_HEADER
 from triton_sam2 import SAM2TritonClient
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from tests.raw_client import large_form
 from tests.running_server import ROOT
 
 PROJECT = "triton-sam2-test"
@@ -204,28 +206,12 @@ class TestGateway:
         np.testing.assert_array_equal(*masks)
 
     def test_a_large_image_called_a_form_is_a_bad_image(self, deployed: Deployed) -> None:
-        """urllib, like curl, says so unless told otherwise; Triton would lay it out on a thread's stack."""
-        image = b"no image" * 7_500_000
-        header = json.dumps(
-            {
-                "inputs": [
-                    {
-                        "name": "image",
-                        "shape": [1],
-                        "datatype": "BYTES",
-                        "parameters": {"binary_data_size": len(image) + 4},
-                    },
-                    {"name": "box", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 9, 9]},
-                ]
-            }
-        ).encode()
+        """Triton would lay it out on a thread's stack."""
+        body, headers = large_form()
         request = urllib.request.Request(
             f"https://localhost:{deployed.port('GATEWAY')}/v2/models/sam2/infer",
-            data=header + len(image).to_bytes(4, "little") + image,
-            headers={
-                "x-api-key": deployed.api_key(),
-                "inference-header-content-length": str(len(header)),
-            },
+            data=body,
+            headers={"x-api-key": deployed.api_key(), **headers},
         )
         context = ssl.create_default_context(cafile=str(deployed.directory / "gateway/ca.pem"))
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -250,7 +236,7 @@ class TestGateway:
             f"https://localhost:{deployed.port('GATEWAY')}{path}",
             data=b" " * body_bytes if body_bytes else None,
             headers={
-                "triton-admin-key": deployed.admin_key(),
+                ADMIN_KEY_HEADER: deployed.admin_key(),
                 **({"x-api-key": deployed.api_key()} if with_key else {}),
             },
         )

@@ -1,6 +1,5 @@
 """What Triton's HTTP front end lays out on a thread's stack must not end the server."""
 
-import json
 import socket
 from urllib.parse import urlsplit
 
@@ -9,34 +8,11 @@ import pytest
 import urllib3
 
 from tests.photographs import photograph
-from tests.raw_client import RawClient, bytes_tensor, click
+from tests.raw_client import RawClient, bytes_tensor, click, large_form
 
 pytestmark = pytest.mark.server
 
 INFER = "/v2/models/sam2/infer"
-IMAGE_BYTES = 60_000_000  # near the limit of an image file
-
-
-def form() -> tuple[bytes, dict[str, str]]:
-    """An image sent as curl sends it unless told otherwise: its type says that it is a form."""
-    image = b"no image" * (IMAGE_BYTES // 8)
-    header = json.dumps(
-        {
-            "inputs": [
-                {
-                    "name": "image",
-                    "shape": [1],
-                    "datatype": "BYTES",
-                    "parameters": {"binary_data_size": len(image) + 4},
-                },
-                {"name": "box", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 9, 9]},
-            ]
-        }
-    ).encode()
-    return header + len(image).to_bytes(4, "little") + image, {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Inference-Header-Content-Length": str(len(header)),
-    }
 
 
 def answers_a_good_request(server) -> bool:
@@ -47,7 +23,7 @@ def answers_a_good_request(server) -> bool:
 
 
 def test_a_large_image_that_is_called_a_form(server) -> None:
-    body, headers = form()
+    body, headers = large_form()
     with urllib3.PoolManager(retries=False, timeout=60) as pool:
         answer = pool.request(
             "POST", f"http://{server.http_url}{INFER}", body=body, headers=headers
