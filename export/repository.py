@@ -18,6 +18,7 @@ from rich.console import Console
 
 from export.errors import ExportError, RepositoryError
 from export.onnx_files import DECODER_FILE, ENCODER_FILE, OnnxFile, read_onnx_file
+from export.shared_modules import SHARED_DIR, put_shared_modules_beside
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 ENCODER_MODEL, DECODER_MODEL = "sam2_encoder", "sam2_decoder"
@@ -178,6 +179,7 @@ def _copy_models(models_dir: Path, building: Path, image_size: int, embed_channe
             source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.onnx")
         )
         (copy / VERSION).mkdir(exist_ok=True)
+        put_shared_modules_beside(copy / VERSION, models_dir / SHARED_DIR)
         text = config.read_bytes().decode("utf-8")
         resized = resized_config(text, image_size, embed_channels, f"{source.name}/config.pbtxt")
         (copy / "config.pbtxt").write_bytes(resized.encode("utf-8"))

@@ -8,6 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.shared_modules import needed_modules
+
 MODELS = Path(__file__).parents[2] / "models"
 CONFIGS = {
     path.parent.name: text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
@@ -115,12 +117,8 @@ def strings(node: ast.AST) -> list[str]:
     ]
 
 
-def is_tensor(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Tensor"
-
-
 def test_every_bls_call_of_sam2_embedding_fits():
-    """`_call(model, tensors, outputs)`: names exist, nothing required is missing, types come back right."""
+    """`call(model, tensors, outputs)`: names exist, nothing required is missing, types come back right."""
     module = adapter("sam2_embedding")
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -130,7 +128,7 @@ def test_every_bls_call_of_sam2_embedding_fits():
     calls = [
         node
         for node in ast.walk(module)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_call"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "call"
     ]
     called = {}
     for call in calls:
@@ -142,7 +140,7 @@ def test_every_bls_call_of_sam2_embedding_fits():
             for name in constants.get(n.id, ())
         ]
         called[model.value] = (
-            {tensor.args[0].value for tensor in ast.walk(sent) if is_tensor(tensor)},
+            {key.value for key in sent.keys},
             set(strings(asked) + names),
         )
     assert set(called) == {"sam2_preprocess", "sam2_encoder"}
@@ -176,7 +174,9 @@ def test_the_notice_that_weights_changed_reaches_sam2_embedding():
 @pytest.mark.parametrize("model", PYTHON_MODELS)
 def test_an_adapter_names_every_tensor_and_parameter_that_its_config_declares(model):
     """What an adapter neither reads nor writes by name would be declared in vain (or misspelt)."""
-    sources = "".join(path.read_text() for path in (MODELS / model / "1").glob("*.py"))
+    version = MODELS / model / "1"
+    modules = [*version.glob("*.py"), *needed_modules(version, MODELS / "shared")]
+    sources = "".join(path.read_text() for path in modules)
     config = CONFIGS[model]
     declared = Counter([*tensors(config.input), *tensors(config.output), *config.parameters])
     assert [name for name in declared if name not in sources] == []

@@ -1,5 +1,6 @@
 import pytest
-from embedding_settings import LEAST_VALUES, InvalidSettingError, parse_settings
+from embedding_settings import LEAST_VALUES, parse_settings
+from model_parameters import InvalidSettingError
 
 
 def parameters(**changes):

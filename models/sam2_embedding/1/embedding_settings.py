@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from embedding_cache import CacheLimits
 from embedding_service import ServiceLimits
+from model_parameters import Parameters, read_whole_numbers
 
 # Every parameter and the least value that makes sense.
 LEAST_VALUES = {
@@ -20,10 +20,6 @@ LEAST_VALUES = {
 }
 
 
-class InvalidSettingError(ValueError):
-    """A parameter is missing, unknown or out of range; the message names it and what was expected."""
-
-
 @dataclass(frozen=True)
 class EmbeddingSettings:
     """The limits of the cache and of the service in front of it."""
@@ -32,18 +28,13 @@ class EmbeddingSettings:
     service: ServiceLimits
 
 
-def parse_settings(parameters: Mapping[str, Mapping[str, str]]) -> EmbeddingSettings:
+def parse_settings(parameters: Parameters) -> EmbeddingSettings:
     """Reads the `parameters` of the model configuration as Triton hands them over, as JSON.
 
     Raises:
         InvalidSettingError: naming the first parameter that is missing, unknown or out of range.
     """
-    unknown = sorted(set(parameters) - set(LEAST_VALUES))
-    if unknown:
-        raise InvalidSettingError(
-            f"sam2_embedding: unknown parameter {unknown[0]!r}; known are {', '.join(LEAST_VALUES)}"
-        )
-    values = {name: _read(parameters, name, least) for name, least in LEAST_VALUES.items()}
+    values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
     return EmbeddingSettings(
         cache=CacheLimits(
             budget_bytes=values["cache_budget_bytes"],
@@ -57,14 +48,3 @@ def parse_settings(parameters: Mapping[str, Mapping[str, str]]) -> EmbeddingSett
             max_pending_image_bytes=values["max_pending_image_bytes"],
         ),
     )
-
-
-def _read(parameters: Mapping[str, Mapping[str, str]], name: str, least: int) -> int:
-    if name not in parameters:
-        raise InvalidSettingError(f"sam2_embedding: parameter {name} is missing")
-    text = parameters[name].get("string_value", "")
-    if not text.isdecimal() or int(text) < least:
-        raise InvalidSettingError(
-            f"sam2_embedding: parameter {name} must be a whole number of at least {least}, got {text!r}"
-        )
-    return int(text)
