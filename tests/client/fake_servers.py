@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 from triton_sam2._errors import ImageNotFoundError, InvalidInputError, ServerUnavailableError
-from triton_sam2._rpc import InferRequest
+from triton_sam2._transports.rpc import InferRequest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import (

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 from triton_sam2._errors import ImageNotFoundError, InvalidInputError
-from triton_sam2._rpc import InferRequest, Tensors, bytes_tensor
+from triton_sam2._transports.rpc import InferRequest, Tensors, bytes_tensor
 
 LOW_RES_SIDE = 16
 

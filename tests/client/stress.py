@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from triton_sam2._urls import parse_url
+from triton_sam2._transports.urls import parse_url
 
 from export.repository import assemble_repository
 from tests.client.stress_bursts import burst_stress

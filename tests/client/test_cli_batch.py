@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from triton_sam2._errors import InvalidInputError, ServerUnavailableError
-from triton_sam2._masks import rle_to_mask
+from triton_sam2._results.masks import rle_to_mask
 from triton_sam2.cli._batch_prompts import read_prompt_file
 from triton_sam2.cli._batch_run import find_images
 

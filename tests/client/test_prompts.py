@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._prompts import prompt_tensors
+from triton_sam2._inputs.prompts import prompt_tensors
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from triton_sam2 import InvalidInputError, MissingExtraError, Segmentation
-from triton_sam2._drawing import draw_masks, object_color, upright_rgb
-from triton_sam2._masks import mask_to_polygons, mask_to_rle, rle_box_xywh, rle_to_mask
-from triton_sam2._rpc import bytes_tensor
+from triton_sam2._results.drawing import draw_masks, object_color, upright_rgb
+from triton_sam2._results.masks import mask_to_polygons, mask_to_rle, rle_box_xywh, rle_to_mask
+from triton_sam2._transports.rpc import bytes_tensor
 
 
 def disc(height, width, x, y, radius):

@@ -20,7 +20,7 @@ from triton_sam2 import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
-from triton_sam2._statuses import error_from_status
+from triton_sam2._transports.statuses import error_from_status
 
 from tests.client.fake_servers import grpc_server, http_server
 from tests.client.fakes import FakeSam, png_of

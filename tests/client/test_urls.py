@@ -1,6 +1,6 @@
 import pytest
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._urls import choose_url, parse_url
+from triton_sam2._transports.urls import choose_url, parse_url
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triton_sam2._client import SAM2TritonClient
+from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import ServerUnavailableError, TritonSam2Error
 from triton_sam2.cli._batch_journal import Journal
 from triton_sam2.cli._batch_prompts import read_prompt_file

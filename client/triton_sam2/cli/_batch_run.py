@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_sam2._client import SAM2TritonClient
-from triton_sam2._drawing import draw_masks, upright_rgb
+from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._result import Segmentation
+from triton_sam2._results.drawing import draw_masks, upright_rgb
+from triton_sam2._results.segmentation import Segmentation
 from triton_sam2.cli._batch_prompts import EVERY_IMAGE, ImagePrompts, ObjectPrompt, PromptFile
 from triton_sam2.cli._segment import save_picture
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from triton_sam2._client import SAM2TritonClient
+from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import InvalidInputError
 
 UrlOption = Annotated[

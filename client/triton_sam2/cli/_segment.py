@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._result import Segmentation
+from triton_sam2._results.segmentation import Segmentation
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,

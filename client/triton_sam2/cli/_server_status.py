@@ -10,10 +10,10 @@ import tritonclient.grpc as triton
 import urllib3
 from tritonclient.utils import InferenceServerException
 
-from triton_sam2._calls import Settings
-from triton_sam2._statuses import unreachable
-from triton_sam2._transport_grpc import channel_arguments, translate_error
-from triton_sam2._transport_http import tls_arguments
+from triton_sam2._calls.arguments import Settings
+from triton_sam2._transports.grpc_blocking import channel_arguments, translate_error
+from triton_sam2._transports.http_blocking import tls_arguments
+from triton_sam2._transports.statuses import unreachable
 
 MODELS = (
     "sam2",

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_sam2._calls import Settings
+from triton_sam2._calls.arguments import Settings
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,

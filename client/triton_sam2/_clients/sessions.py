@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from triton_sam2._result import Segmentation
+from triton_sam2._results.segmentation import Segmentation
 
 STATUSES = ("pending", "completed", "cancelled", "failed")
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._credentials import Credentials
-from triton_sam2._errors import InvalidInputError, NoImageError
-from triton_sam2._flows import (
+from triton_sam2._calls.flows import (
     CallOptions,
     RetryPolicy,
     Wanted,
@@ -18,11 +16,13 @@ from triton_sam2._flows import (
     predict_flow,
     segment_flow,
 )
-from triton_sam2._images import ImageHandle, ImageSource, image_file_bytes
-from triton_sam2._prompts import PointsLike, Prompts, prompt_tensors
-from triton_sam2._result import Segmentation, check_formats
-from triton_sam2._rpc import Flow
-from triton_sam2._urls import Endpoint, choose_url, parse_url
+from triton_sam2._errors import InvalidInputError, NoImageError
+from triton_sam2._inputs.images import ImageHandle, ImageSource, image_file_bytes
+from triton_sam2._inputs.prompts import PointsLike, Prompts, prompt_tensors
+from triton_sam2._results.segmentation import Segmentation, check_formats
+from triton_sam2._transports.credentials import Credentials
+from triton_sam2._transports.rpc import Flow
+from triton_sam2._transports.urls import Endpoint, choose_url, parse_url
 
 Formats = tuple[str, ...] | list[str] | str
 

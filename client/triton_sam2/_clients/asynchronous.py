@@ -7,13 +7,13 @@ from types import TracebackType
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._calls import Formats, ImageState, PromptArguments, Settings
-from triton_sam2._flows import RetryPolicy
-from triton_sam2._images import ImageHandle, ImageSource, image_file_bytes
-from triton_sam2._prompts import PointsLike
-from triton_sam2._result import Segmentation
-from triton_sam2._rpc import AsyncTransport, run_flow_async
-from triton_sam2._transport_grpc_aio import GrpcAioTransport
+from triton_sam2._calls.arguments import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._inputs.images import ImageHandle, ImageSource, image_file_bytes
+from triton_sam2._inputs.prompts import PointsLike
+from triton_sam2._results.segmentation import Segmentation
+from triton_sam2._transports.grpc_asyncio import GrpcAioTransport
+from triton_sam2._transports.rpc import AsyncTransport, run_flow_async
 
 
 class AsyncSAM2TritonClient:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._images import ImageSource, image_file_bytes
+from triton_sam2._inputs.images import ImageSource, image_file_bytes
 
 _GOLDEN_RATIO = 0.618034  # steps round the colour wheel by it never repeat and stay far apart
 

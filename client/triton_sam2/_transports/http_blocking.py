@@ -11,12 +11,12 @@ import tritonclient.http as triton
 import urllib3
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from triton_sam2._credentials import Credentials
 from triton_sam2._errors import CallTimeoutError, ServerError, TritonSam2Error
-from triton_sam2._rpc import InferRequest, Tensors
-from triton_sam2._statuses import error_from_status, http_status_name, unreachable
-from triton_sam2._transport_grpc import read_answer
-from triton_sam2._urls import Endpoint
+from triton_sam2._transports.credentials import Credentials
+from triton_sam2._transports.grpc_blocking import read_answer
+from triton_sam2._transports.rpc import InferRequest, Tensors
+from triton_sam2._transports.statuses import error_from_status, http_status_name, unreachable
+from triton_sam2._transports.urls import Endpoint
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _POOL_SIZE = 32

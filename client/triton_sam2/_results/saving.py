@@ -2,22 +2,36 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from triton_sam2._errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from triton_sam2._result import Segmentation
+from triton_sam2._results.masks import CocoAnnotation
 
 Files: TypeAlias = dict[Path, bytes]
 
 
-def save_result(result: "Segmentation", path: Path) -> list[Path]:
+class _Savable(Protocol):
+    """What a result must have to be written; a Segmentation has it."""
+
+    @property
+    def masks(self) -> NDArray[np.uint8]: ...
+    @property
+    def iou_predictions(self) -> NDArray[np.float32]: ...
+    @property
+    def low_res_masks(self) -> NDArray[np.float32]: ...
+    @property
+    def tensors(self) -> Mapping[str, NDArray[Any]]: ...
+    def best(self) -> "_Savable": ...
+    def to_coco(self) -> list[CocoAnnotation]: ...
+
+
+def save_result(result: _Savable, path: Path) -> list[Path]:
     """Write a result in the format that the path's ending names."""
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
@@ -33,7 +47,7 @@ def save_result(result: "Segmentation", path: Path) -> list[Path]:
     return list(files)
 
 
-def _png_files(result: "Segmentation", path: Path) -> Files:
+def _png_files(result: _Savable, path: Path) -> Files:
     masks = result.best().masks[:, 0]
     if len(masks) == 1:
         return {path: _png(masks[0])}
@@ -48,13 +62,13 @@ def _png(mask: np.ndarray) -> bytes:  # type: ignore[type-arg]
     return buffer.getvalue()
 
 
-def _npy_file(result: "Segmentation", path: Path) -> Files:
+def _npy_file(result: _Savable, path: Path) -> Files:
     buffer = io.BytesIO()
     np.save(buffer, result.masks)
     return {path: buffer.getvalue()}
 
 
-def _npz_file(result: "Segmentation", path: Path) -> Files:
+def _npz_file(result: _Savable, path: Path) -> Files:
     arrays = {"masks": result.masks, "iou_predictions": result.iou_predictions}
     if "low_res_masks" in result.tensors:
         arrays["low_res_masks"] = result.low_res_masks
@@ -63,11 +77,11 @@ def _npz_file(result: "Segmentation", path: Path) -> Files:
     return {path: buffer.getvalue()}
 
 
-def _json_file(result: "Segmentation", path: Path) -> Files:
+def _json_file(result: _Savable, path: Path) -> Files:
     return {path: json.dumps(result.to_coco(), indent=1).encode()}
 
 
-_WRITERS: dict[str, Callable[["Segmentation", Path], Files]] = {
+_WRITERS: dict[str, Callable[[_Savable, Path], Files]] = {
     ".png": _png_files,
     ".npy": _npy_file,
     ".npz": _npz_file,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._urls import Endpoint
+from triton_sam2._transports.urls import Endpoint
 
 
 @dataclass(frozen=True)

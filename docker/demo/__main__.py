@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 from triton_sam2 import SAM2TritonClient, Segmentation
-from triton_sam2._drawing import draw_masks
+from triton_sam2._results.drawing import draw_masks
 
 from export.repository import assemble_repository
 

@@ -11,16 +11,16 @@ from typing import TypeAlias
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._calls import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.arguments import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._clients.loop_thread import LoopThread
+from triton_sam2._clients.sessions import Prediction, Session, Sessions
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._flows import RetryPolicy
-from triton_sam2._images import ImageHandle, ImageSource, image_file_bytes
-from triton_sam2._loop_thread import LoopThread
-from triton_sam2._prompts import PointsLike
-from triton_sam2._result import Segmentation
-from triton_sam2._rpc import AsyncTransport, Flow, run_flow_async
-from triton_sam2._sessions import Prediction, Session, Sessions
-from triton_sam2._transport_grpc_aio import GrpcAioTransport
+from triton_sam2._inputs.images import ImageHandle, ImageSource, image_file_bytes
+from triton_sam2._inputs.prompts import PointsLike
+from triton_sam2._results.segmentation import Segmentation
+from triton_sam2._transports.grpc_asyncio import GrpcAioTransport
+from triton_sam2._transports.rpc import AsyncTransport, Flow, run_flow_async
 
 DEFAULT_SESSION = "default"
 # Enough to keep a server busy. What has reached the server's decoder can no longer be stopped, so that more

@@ -12,16 +12,16 @@ from triton_sam2._errors import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
-from triton_sam2._images import ImageHandle
-from triton_sam2._prompts import Prompts
-from triton_sam2._result import (
+from triton_sam2._inputs.images import ImageHandle
+from triton_sam2._inputs.prompts import Prompts
+from triton_sam2._results.segmentation import (
     FORMAT_OUTPUTS,
     IMAGE_FACTS,
     MaskFormat,
     Segmentation,
     read_image_facts,
 )
-from triton_sam2._rpc import Deadline, Flow, InferRequest, Pause, Tensors, bytes_tensor
+from triton_sam2._transports.rpc import Deadline, Flow, InferRequest, Pause, Tensors, bytes_tensor
 
 PREDICT_MODEL = "sam2"
 EMBEDDING_MODEL = "sam2_embedding"

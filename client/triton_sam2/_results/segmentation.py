@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from triton_sam2._drawing import draw_masks, upright_rgb
 from triton_sam2._errors import InvalidInputError, NotRequestedError, ServerError
-from triton_sam2._images import ImageSource
-from triton_sam2._masks import (
+from triton_sam2._inputs.images import ImageSource
+from triton_sam2._results.drawing import draw_masks, upright_rgb
+from triton_sam2._results.masks import (
     CocoAnnotation,
     CocoRle,
     mask_to_polygons,
@@ -25,8 +25,8 @@ from triton_sam2._masks import (
     rle_to_mask,
     take_candidates,
 )
-from triton_sam2._rpc import Tensors
-from triton_sam2._saving import save_result
+from triton_sam2._results.saving import save_result
+from triton_sam2._transports.rpc import Tensors
 
 MaskFormat: TypeAlias = Literal["bitmap", "logits", "rle", "png"]
 FORMAT_OUTPUTS: dict[MaskFormat, str] = {

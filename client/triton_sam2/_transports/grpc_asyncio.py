@@ -12,16 +12,16 @@ from typing import Any
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from triton_sam2._credentials import Credentials
-from triton_sam2._rpc import InferRequest, Tensors
-from triton_sam2._transport_grpc import (
+from triton_sam2._transports.credentials import Credentials
+from triton_sam2._transports.grpc_blocking import (
     channel_arguments,
     closed_error,
     infer_arguments,
     read_answer,
     translate_error,
 )
-from triton_sam2._urls import Endpoint
+from triton_sam2._transports.rpc import InferRequest, Tensors
+from triton_sam2._transports.urls import Endpoint
 
 
 class GrpcAioTransport:

@@ -14,7 +14,7 @@ from triton_sam2._errors import (
     ServerUnreachableError,
     TritonSam2Error,
 )
-from triton_sam2._urls import Endpoint
+from triton_sam2._transports.urls import Endpoint
 
 # Which of its models complained is Triton's own business.
 _ENSEMBLE_PREFIX = re.compile(r"^in ensemble '[^']*', ")

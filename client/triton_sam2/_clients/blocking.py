@@ -7,14 +7,14 @@ from types import TracebackType
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._calls import Formats, ImageState, PromptArguments, Settings
-from triton_sam2._flows import RetryPolicy
-from triton_sam2._images import ImageHandle, ImageSource
-from triton_sam2._prompts import PointsLike
-from triton_sam2._result import Segmentation
-from triton_sam2._rpc import Transport, run_flow
-from triton_sam2._transport_grpc import GrpcTransport
-from triton_sam2._transport_http import HttpTransport
+from triton_sam2._calls.arguments import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._inputs.images import ImageHandle, ImageSource
+from triton_sam2._inputs.prompts import PointsLike
+from triton_sam2._results.segmentation import Segmentation
+from triton_sam2._transports.grpc_blocking import GrpcTransport
+from triton_sam2._transports.http_blocking import HttpTransport
+from triton_sam2._transports.rpc import Transport, run_flow
 
 
 class SAM2TritonClient:

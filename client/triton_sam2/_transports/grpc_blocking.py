@@ -6,11 +6,11 @@ from typing import Any
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from triton_sam2._credentials import Credentials
 from triton_sam2._errors import ServerError, TritonSam2Error
-from triton_sam2._rpc import InferRequest, Tensors
-from triton_sam2._statuses import error_from_status, unreachable
-from triton_sam2._urls import Endpoint
+from triton_sam2._transports.credentials import Credentials
+from triton_sam2._transports.rpc import InferRequest, Tensors
+from triton_sam2._transports.statuses import error_from_status, unreachable
+from triton_sam2._transports.urls import Endpoint
 
 _INT32_MAX = 2**31 - 1
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
