@@ -51,6 +51,18 @@ def decode_image(data: bytes, max_image_bytes: int, max_image_pixels: int) -> Im
     return _to_rgb(upright)
 
 
+def crop_picture(picture: Image.Image, box_xyxy: tuple[int, int, int, int]) -> Image.Image:
+    """A part of an upright picture, x0, y0, x1, y1 in its pixels; raises InvalidImageError where it is none."""
+    x0, y0, x1, y1 = box_xyxy
+    width, height = picture.size
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InvalidImageError(
+            f"image: expected a crop_box x0, y0, x1, y1 within its {width}x{height} pixels, got"
+            f" {', '.join(map(str, box_xyxy))}"
+        )
+    return picture.crop(box_xyxy)
+
+
 def resize_to_square(picture: Image.Image, side: int) -> UInt8Array:
     """Squashes an RGB picture to uint8 [3, side, side] with an antialiased bilinear filter.
 

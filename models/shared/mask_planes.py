@@ -40,12 +40,14 @@ class FullSizePlane:
         )
         self._rows = low_res if self._in_one else _resized(low_res, (len(low_res), self._width))
 
-    def blocks(self, *, positive_only: bool) -> Iterator[tuple[int, int]]:
+    def blocks(
+        self, *, positive_only: bool, threshold: float = MASK_THRESHOLD
+    ) -> Iterator[tuple[int, int]]:
         """Column ranges [start, stop); with `positive_only` none where no pixel is above the threshold."""
         start, stop = 0, self._width
         step = self._width
         if positive_only:
-            columns = np.flatnonzero(self._rows.max(axis=0) > MASK_THRESHOLD)
+            columns = np.flatnonzero(self._rows.max(axis=0) > threshold)
             if not columns.size:
                 return
         if not self._in_one:

@@ -73,7 +73,12 @@ class TritonPythonModel:
         forget = read(request, "forget")
         if forget is not None and forget[0]:
             return self._forget(image, image_id)
-        found = await self.service.find(None if image is None else image[0], image_id)
+        crop_box = read(request, "crop_box")
+        found = await self.service.find(
+            None if image is None else image[0],
+            image_id,
+            None if crop_box is None else tuple(crop_box.tolist()),
+        )
         wanted = set(request.requested_output_names())
         outputs = {name: values for name, values in vars(found.embedding).items() if name in wanted}
         outputs["embedded_hw"] = found.embedding.original_hw
@@ -86,13 +91,12 @@ class TritonPythonModel:
         self.service.forget(image_id)
         return answer({"cached_image_id": np.array([image_id.encode()], np.object_)})
 
-    async def _encode(self, image):
+    async def _encode(self, image, crop_box):
         started = time.perf_counter()
-        resized = await call(
-            "sam2_preprocess",
-            {"image": np.array([image], np.object_)},
-            ["resized_image", "original_hw"],
-        )
+        inputs = {"image": np.array([image], np.object_)}
+        if crop_box is not None:
+            inputs["crop_box"] = np.array(crop_box, np.int32)
+        resized = await call("sam2_preprocess", inputs, ["resized_image", "original_hw"])
         features = await call(
             "sam2_encoder", {"resized_image": resized["resized_image"][None]}, EMBEDDING_OUTPUTS
         )

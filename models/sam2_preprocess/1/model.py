@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from image_decoding import InvalidImageError, decode_image, resize_to_square
+from image_decoding import InvalidImageError, crop_picture, decode_image, resize_to_square
 from PIL import Image
 
 
@@ -30,6 +30,9 @@ class TritonPythonModel:
         data = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()[0]
         try:
             picture = decode_image(data, self.max_image_bytes, self.max_image_pixels)
+            crop_box = pb_utils.get_input_tensor_by_name(request, "crop_box")
+            if crop_box is not None:
+                picture = crop_picture(picture, tuple(crop_box.as_numpy().tolist()))
         except InvalidImageError as error:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
         return pb_utils.InferenceResponse(
