@@ -13,6 +13,10 @@ Array = npt.NDArray[Any]
 # What Triton says, in a message whose code is always INTERNAL, where an inner model is not there (yet).
 NOT_READY_MESSAGES = ("is not ready", "unknown model", "has no available versions", "not found")
 
+# How our own models end what they say of an image that is not kept, and of work there is no room for.
+SEND_AGAIN = "send the image again"
+TRY_AGAIN = "try again in a moment"
+
 
 class InnerModelError(RuntimeError):
     """A model that was called answered with an error; the message is its own."""
@@ -41,8 +45,14 @@ async def call(
 
 def restore_code(message: str) -> tuple[str, int]:
     """Inner models' errors all arrive as INTERNAL; what they say tells what they were."""
+    if SEND_AGAIN in message:
+        return message, pb_utils.TritonError.NOT_FOUND
+    if TRY_AGAIN in message:
+        return message, pb_utils.TritonError.UNAVAILABLE
+    if message.startswith(("image_id: ", "expected image")):  # how sam2_embedding refuses
+        return message, pb_utils.TritonError.INVALID_ARG
     if "image: " in message:  # how every refusal of sam2_preprocess begins
         return message[message.index("image: ") :], pb_utils.TritonError.INVALID_ARG
     if any(sign in message for sign in NOT_READY_MESSAGES):
-        return f"{message}; try again in a moment", pb_utils.TritonError.UNAVAILABLE
+        return f"{message}; {TRY_AGAIN}", pb_utils.TritonError.UNAVAILABLE
     return message, pb_utils.TritonError.INTERNAL

@@ -126,9 +126,7 @@ def with_mask(candidate: Candidate, mask: UInt8Array) -> Candidate:
     box = (0, 0, 0, 0)
     if rows.size:
         box = (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
-    return replace(
-        candidate, counts=rle["counts"], area=int(np.count_nonzero(mask)), box_xyxy=box
-    )
+    return replace(candidate, counts=rle["counts"], area=int(np.count_nonzero(mask)), box_xyxy=box)
 
 
 def _padded(block: npt.NDArray[np.bool_], top: int, height: int) -> npt.NDArray[np.bool_]:

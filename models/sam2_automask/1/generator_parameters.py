@@ -170,7 +170,9 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidParameterError(f"parameters: expected every name once, got {_shown(twice)} twice")
+        raise InvalidParameterError(
+            f"parameters: expected every name once, got {_shown(twice)} twice"
+        )
     return values
 
 
@@ -191,7 +193,11 @@ def _number(name: str, value: Any) -> float | None:
     least, greatest, optional = _NUMBERS[name]
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= greatest:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not least <= value <= greatest
+    ):
         raise InvalidParameterError(
             f"{name}: expected a number from {least:g} to {greatest:g}{' or null' if optional else ''},"
             f" got {_shown(value)}"

@@ -116,8 +116,8 @@ class MaskGeneration:
                 found += await self._masks_of(crop, embedding, whole.hw)
                 self.counts.crops += 1
         if len(crops) > 1:
-            found = await _on_thread(among_crops, found, whole.hw, self._parameters, self._check)
-        return await _on_thread(
+            found = await on_thread(among_crops, found, whole.hw, self._parameters, self._check)
+        return await on_thread(
             finished, found, whole.hw, self._parameters, limits.max_masks, self._check
         )
 
@@ -142,7 +142,7 @@ class MaskGeneration:
         async with aclosing(_one_ahead(batches)) as decoded:
             async for planes in decoded:
                 kept += await self._kept_of(planes, crop, original_hw)
-        return await _on_thread(within_crop, kept, original_hw, self._parameters, self._check)
+        return await on_thread(within_crop, kept, original_hw, self._parameters, self._check)
 
     async def _decoded(self, embedding: Embedding, points_xy: FloatArray) -> Planes:
         parameters = self._parameters
@@ -201,7 +201,7 @@ class MaskGeneration:
         for start in range(0, len(indices), self._limits.planes_at_once):
             self._check()
             looks = [
-                _on_thread(
+                on_thread(
                     look_at,
                     planes.low_res_logits[index],
                     float(planes.predicted_ious[index]),
@@ -246,6 +246,6 @@ async def _one_ahead(
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _on_thread(function: Callable[..., T], *arguments: Any) -> T:
+async def on_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Pixels and run lengths keep a thread busy; other requests of this loop go on meanwhile."""
     return await asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))

@@ -86,7 +86,9 @@ def _mended(
         scores.append(float(not changed))
     threshold = max(parameters.box_nms_thresh, parameters.crop_nms_thresh)
     kept = _kept(mended, np.array(scores, np.float32), threshold, original_hw, parameters, check)
-    return [mended[index] for index in sorted(kept) if is_wanted_area(mended[index].area, parameters)]
+    return [
+        mended[index] for index in sorted(kept) if is_wanted_area(mended[index].area, parameters)
+    ]
 
 
 def _suppressed(

@@ -18,7 +18,9 @@ def mend_regions(mask: UInt8Array, min_region_area: int) -> tuple[UInt8Array, bo
     """The mask [H, W] of 0 and 1 without holes, then without specks, smaller than so many pixels; whether it changed."""
     holes, hole_areas = _regions(1 - mask)
     small = np.flatnonzero(hole_areas < min_region_area) + 1
-    filled = (mask | _any_of(holes, small, len(hole_areas))).astype(np.uint8) if small.size else mask
+    filled = (
+        (mask | _any_of(holes, small, len(hole_areas))).astype(np.uint8) if small.size else mask
+    )
     parts, part_areas = _regions(filled)
     large = np.flatnonzero(part_areas >= min_region_area) + 1
     if large.size == len(part_areas):
@@ -30,7 +32,9 @@ def mend_regions(mask: UInt8Array, min_region_area: int) -> tuple[UInt8Array, bo
 
 def _regions(mask: UInt8Array) -> tuple[IntArray, IntArray]:
     """Labels [H, W], 0 outside, and the areas of the regions 1, 2, …"""
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask), connectivity=8)
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask), connectivity=8
+    )
     return labels, statistics[1:, cv2.CC_STAT_AREA]
 
 

@@ -62,7 +62,9 @@ def suppress_masks(
         if step % STEPS_AT_A_TIME == 0:
             check()
         others = np.array(kept, np.intp)
-        touching = (starts[others] < ends[index]).all(axis=1) & (ends[others] > starts[index]).all(axis=1)
+        touching = (starts[others] < ends[index]).all(axis=1) & (ends[others] > starts[index]).all(
+            axis=1
+        )
         others = others[touching]
         if others.size:
             # With "crowd" set, COCO's measure is the share of the first mask that lies in the second.
@@ -73,7 +75,10 @@ def suppress_masks(
             union = np.maximum(areas[index] + areas[others] - shared, 1)
             if iou_threshold is not None and (shared / union > iou_threshold).any():
                 continue
-            if containment_threshold is not None and (shared / smaller > containment_threshold).any():
+            if (
+                containment_threshold is not None
+                and (shared / smaller > containment_threshold).any()
+            ):
                 continue
         kept.append(int(index))
     return np.array(kept, np.intp)

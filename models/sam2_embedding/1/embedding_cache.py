@@ -165,7 +165,8 @@ class EmbeddingCache:
         """The digest that an id stands for; None where no kept image has that id."""
         if image_id.startswith(CONTENT_ID_PREFIX):
             digest = image_id[len(CONTENT_ID_PREFIX) :]
-            return digest if digest in self._entries else None
+            entry = self._entries.get(digest)
+            return None if entry is None or entry.image is not None else digest
         return self._digest_of_name.get(image_id)
 
     def forget(self, digest: str) -> bool:

@@ -214,12 +214,11 @@ class EmbeddingService:
         kept = self._cache.resolve(image_id)
         if kept is None and image_id.startswith(CONTENT_ID_PREFIX):
             digest = image_id[len(CONTENT_ID_PREFIX) :]
-            return digest if digest in self._flights else None
+            flight = self._flights.get(digest)
+            return None if flight is None or flight.image != digest else digest
         return kept
 
-    def _take_off(
-        self, key: str, image: bytes, digest: str, crop_box: CropBox | None
-    ) -> _Flight:
+    def _take_off(self, key: str, image: bytes, digest: str, crop_box: CropBox | None) -> _Flight:
         pending_bytes = sum(flight.image_bytes for flight in self._flights.values())
         if (
             len(self._flights) >= self._limits.max_pending_encodes
@@ -231,9 +230,7 @@ class EmbeddingService:
                 f" (max_pending_encodes {self._limits.max_pending_encodes}, max_pending_image_bytes"
                 f" {self._limits.max_pending_image_bytes}); try again in a moment"
             )
-        task = asyncio.get_running_loop().create_task(
-            self._fly(key, image, digest, crop_box)
-        )
+        task = asyncio.get_running_loop().create_task(self._fly(key, image, digest, crop_box))
         # An encode whose last caller left may fail unheard; its outcome is counted where it happens.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         flight = self._flights[key] = _Flight(task, len(image), digest)
