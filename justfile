@@ -17,7 +17,7 @@ default:
 setup: (_install "client,server,export,dev")
     @echo "Ready: .venv"
 
-# From a fresh clone to a picture: serve the small model in the box, segment a photograph, write demo-output/
+# From a fresh clone to pictures: serve the small model in the box, segment a photograph by clicks and as a whole
 [group('start')]
 demo: (_install "client,server")
     {{ python }} -m demo

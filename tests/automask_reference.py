@@ -1,7 +1,7 @@
 """Meta's own SAM2AutomaticMaskGenerator, from rf-sam-2, around an encoder and a decoder that are handed in.
 
-It imports torchvision for two small functions; torchvision cannot be imported beside this PyTorch, so stand-ins of
-our own take its place while Meta's module is being imported.
+It imports torchvision for two small functions; torchvision cannot be imported beside this PyTorch, so
+stand-ins of our own take its place while Meta's module is being imported.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def generate(predictor, pixels: np.ndarray, **parameters) -> list[dict]:
 
 
 class _Predictor:
-    """What the generator uses of a SAM2ImagePredictor; `_decode` gives [B, 4, s, s] and [B, 4] or selected ones."""
+    """What the generator uses of a SAM2ImagePredictor; `_decode` gives logits [B, M, s, s] and IoU [B, M]."""
 
     device = torch.device("cpu")
 

@@ -23,7 +23,9 @@ from triton_sam2._errors import (
     ServerUnreachableError,
     TritonSam2Error,
 )
+from triton_sam2._inputs.generator import GeneratorParameters
 from triton_sam2._inputs.images import ImageHandle
+from triton_sam2._results.generated import GeneratedMasks, MaskRecord
 from triton_sam2._results.masks import CocoAnnotation, CocoRle
 from triton_sam2._results.segmentation import Segmentation
 
@@ -34,9 +36,12 @@ __all__ = [
     "CallTimeoutError",
     "CocoAnnotation",
     "CocoRle",
+    "GeneratedMasks",
+    "GeneratorParameters",
     "ImageHandle",
     "ImageNotFoundError",
     "InvalidInputError",
+    "MaskRecord",
     "MissingExtraError",
     "ModelNotFoundError",
     "NoImageError",

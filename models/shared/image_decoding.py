@@ -52,7 +52,7 @@ def decode_image(data: bytes, max_image_bytes: int, max_image_pixels: int) -> Im
 
 
 def crop_picture(picture: Image.Image, box_xyxy: tuple[int, int, int, int]) -> Image.Image:
-    """A part of an upright picture, x0, y0, x1, y1 in its pixels; raises InvalidImageError where it is none."""
+    """The part x0, y0, x1, y1 of an upright picture; raises InvalidImageError where it is none."""
     x0, y0, x1, y1 = box_xyxy
     width, height = picture.size
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):

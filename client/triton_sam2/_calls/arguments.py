@@ -11,14 +11,19 @@ from triton_sam2._calls.flows import (
     CallOptions,
     RetryPolicy,
     Wanted,
+    WantedMasks,
     encode_flow,
     forget_flow,
+    generate_flow,
+    generate_known_flow,
     predict_flow,
     segment_flow,
 )
 from triton_sam2._errors import InvalidInputError, NoImageError
+from triton_sam2._inputs.generator import plain_parameters
 from triton_sam2._inputs.images import ImageHandle, ImageSource, image_file_bytes
 from triton_sam2._inputs.prompts import PointsLike, Prompts, prompt_tensors
+from triton_sam2._results.generated import GeneratedMasks, check_generated_formats
 from triton_sam2._results.segmentation import Segmentation, check_formats
 from triton_sam2._transports.credentials import Credentials
 from triton_sam2._transports.rpc import Flow
@@ -136,6 +141,34 @@ class ImageState:
             prompts.wanted(),
             self.settings.call_options(timeout, request_id),
         )
+
+    def generate(
+        self,
+        image: ImageSource | ImageHandle | None,
+        image_id: str | None,
+        wanted: WantedMasks,
+        timeout: float | None,
+    ) -> Flow[GeneratedMasks]:
+        """All masks of an image file (then the current one), of a handle, or of the current image."""
+        options = self.settings.call_options(timeout)
+        if image is None or isinstance(image, ImageHandle):
+            if image_id is not None:
+                raise InvalidInputError(
+                    "image_id: goes with an image file; a handle has one already"
+                )
+            handle = image or self.current
+            if handle is None:
+                raise NoImageError("no image: give one, or call set_image first")
+            return (yield from generate_known_flow(handle, wanted, options))
+        result, self.current = yield from generate_flow(
+            image_file_bytes(image), _checked_id(image_id), wanted, options
+        )
+        return result
+
+
+def wanted_masks(parameters: Mapping[str, object], formats: Formats) -> WantedMasks:
+    """The generator's parameters and formats of a public method, as they go to the server."""
+    return WantedMasks(plain_parameters(parameters), check_generated_formats(formats))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The calls themselves: which requests, in which order, and what is tried again."""
 
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,12 @@ from triton_sam2._errors import (
 )
 from triton_sam2._inputs.images import ImageHandle
 from triton_sam2._inputs.prompts import Prompts
+from triton_sam2._results.generated import (
+    GENERATED_OUTPUTS,
+    RECORD_TENSORS,
+    GeneratedFormat,
+    GeneratedMasks,
+)
 from triton_sam2._results.segmentation import (
     FORMAT_OUTPUTS,
     IMAGE_FACTS,
@@ -25,6 +32,7 @@ from triton_sam2._transports.rpc import Deadline, Flow, InferRequest, Pause, Ten
 
 PREDICT_MODEL = "sam2"
 EMBEDDING_MODEL = "sam2_embedding"
+AUTOMASK_MODEL = "sam2_automask"
 
 
 @dataclass(frozen=True)
@@ -113,17 +121,62 @@ def predict_flow(
     handle: ImageHandle, prompts: Prompts, wanted: Wanted, options: CallOptions
 ) -> Flow[Segmentation]:
     """One request with the image's id alone; the image itself goes along once the server has forgotten it."""
+
+    def make(image_inputs: dict[str, Any]) -> InferRequest:
+        return _predict_request(image_inputs, prompts, wanted)
+
+    return Segmentation.from_tensors((yield from _send_known(handle, make, options)))
+
+
+@dataclass(frozen=True)
+class WantedMasks:
+    """How to generate masks, by the generator's own names, and in which formats they shall come."""
+
+    parameters: Mapping[str, Any]
+    formats: tuple[GeneratedFormat, ...] = ("rle",)
+
+    def request(self, image_inputs: dict[str, Any]) -> InferRequest:
+        """The request for an image; defaults are left out."""
+        inputs = dict(image_inputs)
+        if self.parameters:
+            inputs["parameters"] = bytes_tensor(json.dumps(self.parameters))
+        if self.formats != ("rle",):
+            inputs["mask_format"] = bytes_tensor(*self.formats)
+        masks = tuple(GENERATED_OUTPUTS[each] for each in self.formats)
+        return InferRequest(AUTOMASK_MODEL, inputs, (*masks, *RECORD_TENSORS, *IMAGE_FACTS))
+
+
+def generate_flow(
+    image_bytes: bytes, image_id: str | None, wanted: WantedMasks, options: CallOptions
+) -> Flow[tuple[GeneratedMasks, ImageHandle]]:
+    """One request with the image."""
+    request = wanted.request(_image_inputs(image_bytes, image_id))
+    answer = yield from _resend(request, options, Deadline(options.timeout_s))
+    result = GeneratedMasks.from_tensors(answer)
+    named = image_id is not None
+    return result, ImageHandle(result.image_id, result.original_hw, image_bytes, is_named=named)
+
+
+def generate_known_flow(
+    handle: ImageHandle, wanted: WantedMasks, options: CallOptions
+) -> Flow[GeneratedMasks]:
+    """One request with the image's id alone; the image goes along where the server lacks a part of it."""
+    answer = yield from _send_known(handle, wanted.request, options)
+    return GeneratedMasks.from_tensors(answer)
+
+
+def _send_known(
+    handle: ImageHandle, make: Callable[[dict[str, Any]], InferRequest], options: CallOptions
+) -> Flow[Tensors]:
+    """Send a request that names its image; again with the image where the server has forgotten it."""
     deadline = Deadline(options.timeout_s)
-    request = _predict_request(_image_inputs(None, handle.image_id), prompts, wanted)
     try:
-        answer = yield from _send(request, options, deadline)
+        return (yield from _send(make(_image_inputs(None, handle.image_id)), options, deadline))
     except ImageNotFoundError:
         if handle.image_bytes is None:
             raise
-        name = handle.image_id if handle.is_named else None
-        request = _predict_request(_image_inputs(handle.image_bytes, name), prompts, wanted)
-        answer = yield from _resend(request, options, deadline)
-    return Segmentation.from_tensors(answer)
+    name = handle.image_id if handle.is_named else None
+    return (yield from _resend(make(_image_inputs(handle.image_bytes, name)), options, deadline))
 
 
 def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:

@@ -1,19 +1,33 @@
 """The asyncio client."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._calls.arguments import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.arguments import (
+    Formats,
+    ImageState,
+    PromptArguments,
+    Settings,
+    wanted_masks,
+)
 from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._inputs.generator import GeneratorParameters
 from triton_sam2._inputs.images import ImageHandle, ImageSource, image_file_bytes
 from triton_sam2._inputs.prompts import PointsLike
+from triton_sam2._results.generated import GeneratedMasks
 from triton_sam2._results.segmentation import Segmentation
 from triton_sam2._transports.grpc_asyncio import GrpcAioTransport
 from triton_sam2._transports.rpc import AsyncTransport, run_flow_async
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # part of Python from 3.11 on
 
 
 class AsyncSAM2TritonClient:
@@ -119,6 +133,21 @@ class AsyncSAM2TritonClient:
         flow = self._images.segment(content, image_id, prompts, timeout)
         return await run_flow_async(flow, self._transport)
 
+    async def generate(
+        self,
+        image: ImageSource | ImageHandle | None = None,
+        *,
+        image_id: str | None = None,
+        formats: Formats = ("rle",),
+        timeout: float | None = None,
+        **parameters: Unpack[GeneratorParameters],
+    ) -> GeneratedMasks:
+        """As `SAM2TritonClient.generate`. Cancelled, the server stops within one batch of points."""
+        if image is not None and not isinstance(image, ImageHandle):
+            image = await asyncio.to_thread(image_file_bytes, image)
+        flow = self._images.generate(image, image_id, wanted_masks(parameters, formats), timeout)
+        return await run_flow_async(flow, self._transport)
+
     async def prefetch(
         self, images: Iterable[ImageSource], *, concurrency: int = 4, timeout: float | None = None
     ) -> list[ImageHandle]:
@@ -143,7 +172,7 @@ class AsyncSAM2TritonClient:
         """Close the connection."""
         await self._transport.close()
 
-    async def __aenter__(self) -> "AsyncSAM2TritonClient":
+    async def __aenter__(self) -> AsyncSAM2TritonClient:
         return self
 
     async def __aexit__(

@@ -1,20 +1,34 @@
 """The blocking client."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from triton_sam2._calls.arguments import Formats, ImageState, PromptArguments, Settings
+from triton_sam2._calls.arguments import (
+    Formats,
+    ImageState,
+    PromptArguments,
+    Settings,
+    wanted_masks,
+)
 from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._inputs.generator import GeneratorParameters
 from triton_sam2._inputs.images import ImageHandle, ImageSource
 from triton_sam2._inputs.prompts import PointsLike
+from triton_sam2._results.generated import GeneratedMasks
 from triton_sam2._results.segmentation import Segmentation
 from triton_sam2._transports.grpc_blocking import GrpcTransport
 from triton_sam2._transports.http_blocking import HttpTransport
 from triton_sam2._transports.rpc import Transport, run_flow
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # part of Python from 3.11 on
 
 
 class SAM2TritonClient:
@@ -159,6 +173,42 @@ class SAM2TritonClient:
         )
         return run_flow(self._images.segment(image, image_id, prompts, timeout), self._transport)
 
+    def generate(
+        self,
+        image: ImageSource | ImageHandle | None = None,
+        *,
+        image_id: str | None = None,
+        formats: Formats = ("rle",),
+        timeout: float | None = None,
+        **parameters: Unpack[GeneratorParameters],
+    ) -> GeneratedMasks:
+        """Every mask of an image, without prompts: Meta's SAM2AutomaticMaskGenerator, in the server, in one
+        call.
+
+            for record in client.generate("photo.jpg", points_per_side=16):
+                print(record["area"], record["bbox"], record["predicted_iou"])
+
+        Args:
+            image: as in `set_image`; a file becomes the current image. None: the current image.
+            image_id: a name for an image that is sent.
+            formats: any of `rle`, `bitmap`, `png`; what is not named is made here, from what is.
+            timeout: seconds; default: the client's. A thousand points take seconds to a minute without a GPU.
+            parameters: Meta's, under their own names and with their defaults: points_per_side,
+                points_per_batch, pred_iou_thresh, stability_score_thresh, stability_score_offset,
+                mask_threshold, box_nms_thresh, crop_n_layers, crop_nms_thresh, crop_overlap_ratio,
+                crop_n_points_downscale_factor, point_grids, min_mask_region_area, use_m2m,
+                multimask_output. And, off by default, min_mask_area, max_mask_area, mask_nms_thresh,
+                mask_containment_thresh, max_masks. The main README says what they do.
+
+        Raises:
+            NoImageError: no image was given or set.
+            InvalidInputError: a parameter is wrong or beyond the server's limits; the message names it.
+            ImageNotFoundError: the server has forgotten an image, or a crop of one, that it is to know by
+                its id.
+        """
+        wanted = wanted_masks(parameters, formats)
+        return run_flow(self._images.generate(image, image_id, wanted, timeout), self._transport)
+
     def prefetch(
         self, images: Iterable[ImageSource], *, concurrency: int = 4, timeout: float | None = None
     ) -> list[ImageHandle]:
@@ -187,7 +237,7 @@ class SAM2TritonClient:
         """Close the connections."""
         self._transport.close()
 
-    def __enter__(self) -> "SAM2TritonClient":
+    def __enter__(self) -> SAM2TritonClient:
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,17 @@ def upright_rgb(image: ImageSource) -> NDArray[np.uint8]:
 
 
 def draw_masks(
-    image_rgb: NDArray[np.uint8], masks: NDArray[np.uint8], opacity: float = 0.5
+    image_rgb: NDArray[np.uint8], masks: Iterable[NDArray[np.uint8]], opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """[H, W, 3]: masks [K, H, W] over an image, each in its own colour with a solid outline."""
-    if masks.shape[1:] != image_rgb.shape[:2]:
-        raise InvalidInputError(
-            f"image: expected {list(masks.shape[1:])} pixels like the masks, got {list(image_rgb.shape[:2])}"
-        )
+    """[H, W, 3]: masks [H, W] over an image, later ones above, in colours of their own with an outline."""
     canvas = image_rgb.astype(np.float32)
     width = max(1, round(min(image_rgb.shape[:2]) / 300))
-    for index, mask in enumerate(masks.astype(bool)):
+    for index, pixels in enumerate(masks):
+        if pixels.shape != image_rgb.shape[:2]:
+            raise InvalidInputError(
+                f"image: expected {list(pixels.shape)} pixels like the masks, got {list(image_rgb.shape[:2])}"
+            )
+        mask = pixels.astype(bool)
         color = np.array(object_color(index), np.float32)
         canvas[mask] = (1 - opacity) * canvas[mask] + opacity * color
         canvas[_outline(mask, width)] = color

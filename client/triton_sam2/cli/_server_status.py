@@ -23,6 +23,7 @@ MODELS = (
     "sam2_prompt",
     "sam2_decoder",
     "sam2_postprocess",
+    "sam2_automask",
 )
 CACHE_METRIC = "sam2_embedding_cache_"
 _SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")

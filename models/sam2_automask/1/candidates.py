@@ -1,8 +1,8 @@
 """One low-resolution plane ► a candidate mask with its figures, or nothing where a filter drops it.
 
-Filters and their order are `SAM2AutomaticMaskGenerator._process_batch`'s: stability at the crop's full size, then the
-crop's edges; the filter by area between them is ours. Everything is computed in blocks of one plane: beside the mask
-itself, a byte a pixel, nothing of full size exists.
+Filters and their order are `SAM2AutomaticMaskGenerator._process_batch`'s: stability at the crop's full
+size, then the crop's edges; the filter by area between them is ours. Everything is computed in blocks of
+one plane: beside the mask itself, a byte a pixel, nothing of full size exists.
 """
 
 from __future__ import annotations
@@ -47,15 +47,23 @@ class Candidate:
         return len(self.counts) + CANDIDATE_BYTES
 
 
+@dataclass(frozen=True)
+class PlaneView:
+    """What the planes of a crop are looked at with."""
+
+    crop: PointCrop
+    original_hw: tuple[int, int]
+    parameters: GeneratorParameters
+
+
 def look_at(
     low_res_logits: FloatArray,
     predicted_iou: float,
     point_xy: FloatArray,
-    crop: PointCrop,
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
+    view: PlaneView,
 ) -> Candidate | None:
     """The candidate of one plane [s, s] of a crop; `point_xy` from the crop's corner. None: dropped."""
+    crop, original_hw, parameters = view.crop, view.original_hw, view.parameters
     cut = parameters.mask_threshold
     high = np.float32(cut + parameters.stability_score_offset)
     low = np.float32(cut - parameters.stability_score_offset)

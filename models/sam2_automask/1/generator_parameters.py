@@ -23,14 +23,15 @@ class InvalidParameterError(ValueError):
 class GeneratorParameters:
     """What to generate. Names and defaults up to `multimask_output` are SAM2AutomaticMaskGenerator's.
 
-    min_mask_region_area counts pixels of the image and needs no GPU: holes and specks smaller than it are mended
-    in the finished masks, as SAM 1's generator did. (SAM 2's applies it to the low-resolution logits, in their own
-    pixels, and only where a CUDA kernel was compiled; without one it warns and does nothing.)
+    min_mask_region_area counts pixels of the image and needs no GPU: holes and specks smaller than it are
+    mended in the finished masks, as SAM 1's generator did. (SAM 2's applies it to the low-resolution
+    logits, in their own pixels, and only where a CUDA kernel was compiled; without one it warns and does
+    nothing.)
 
-    The rest is ours. min_mask_area and max_mask_area bound the pixels of whole masks, before masks suppress each
-    other. mask_nms_thresh suppresses by the overlap of masks instead of boxes, in a crop and among crops.
-    mask_containment_thresh drops a mask of which more than this share lies in a better one, or that holds more
-    than this share of a better one. max_masks keeps those with the highest predicted IoU.
+    The rest is ours. min_mask_area and max_mask_area bound the pixels of whole masks, before masks suppress
+    each other. mask_nms_thresh suppresses by the overlap of masks instead of boxes, in a crop and among
+    crops. mask_containment_thresh drops a mask of which more than this share lies in a better one, or that
+    holds more than this share of a better one. max_masks keeps those with the highest predicted IoU.
     """
 
     points_per_side: int | None = 32
@@ -91,7 +92,8 @@ def parse_parameters(text: bytes | None, max_parameters_bytes: int) -> Generator
         return GeneratorParameters()
     if len(text) > max_parameters_bytes:
         raise InvalidParameterError(
-            f"parameters: expected at most {max_parameters_bytes} bytes (max_parameters_bytes), got {len(text)}"
+            f"parameters: expected at most {max_parameters_bytes} bytes (max_parameters_bytes),"
+            f" got {len(text)}"
         )
     given = _read_json(text)
     for name in given:
@@ -138,7 +140,8 @@ def _check_together(parameters: GeneratorParameters) -> None:
     layers = parameters.crop_n_layers + 1
     if grids is not None and len(grids) < layers:
         raise InvalidParameterError(
-            f"point_grids: expected {layers} grids, one for each layer (crop_n_layers {layers - 1}), got {len(grids)}"
+            f"point_grids: expected {layers} grids, one for each layer (crop_n_layers {layers - 1}),"
+            f" got {len(grids)}"
         )
     maximum = parameters.max_mask_area
     if maximum is not None and maximum < parameters.min_mask_area:

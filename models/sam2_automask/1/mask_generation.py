@@ -1,9 +1,9 @@
 """All masks of one image: crops, batches of points, filters, suppression, in the generator's own order.
 
-Source of the order: `SAM2AutomaticMaskGenerator` of the SAM 2 repository. Runs on an asyncio event loop and never
-imports Triton; how a crop is encoded and prompts are decoded is handed in. The next batch is decoded, and the next
-crop encoded, while the planes at hand are looked at: two batches of low-resolution planes, two embeddings and
-`planes_at_once` planes at full size are all that is held beside the run lengths.
+Source of the order: `SAM2AutomaticMaskGenerator` of the SAM 2 repository. Runs on an asyncio event loop and
+never imports Triton; how a crop is encoded and prompts are decoded is handed in. The next batch is decoded,
+and the next crop encoded, while the planes at hand are looked at: two batches of low-resolution planes, two
+embeddings and `planes_at_once` planes at full size are all that is held beside the run lengths.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from automask_settings import GenerationLimits
-from candidates import Candidate, look_at
+from candidates import Candidate, PlaneView, look_at
 from generator_parameters import GeneratorParameters, InvalidParameterError
 from mask_encoding import clamp_low_res
-from mask_selection import among_crops, finished, within_crop
+from mask_selection import MaskSelection
 from plane_selection import select_planes
 from point_crops import BoxXyxy, PointCrop, lay_out
 
 FloatArray = npt.NDArray[np.float32]
 T = TypeVar("T")
 
+RETIRED = (
+    "image_id: the embeddings of this image come from other weights than the server decodes with now"
+    " (the model was reloaded); send the image again"
+)
 FOREGROUND_LABEL, PADDING_LABEL = 1, -1
 
 
@@ -49,7 +53,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The decoder's inputs: float32 [B, 2, 2] in the unit square, int32 [B, 2], float32 [B, 1, s, s] or None."""
+    """The decoder's inputs: float32 [B, 2, 2] (unit square), int32 [B, 2], float32 [B, 1, s, s] or None."""
 
     unit_point_coords: FloatArray
     token_labels: npt.NDArray[np.int32]
@@ -58,7 +62,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Planes:
-    """The candidates of a batch: logits [K, s, s], predicted IoU [K], and each one's point [K, 2] in its crop."""
+    """The candidates of a batch: logits [K, s, s], predicted IoU [K], points [K, 2] in the crop."""
 
     low_res_logits: FloatArray
     predicted_ious: FloatArray
@@ -109,17 +113,17 @@ class MaskGeneration:
         """
         limits = self._limits
         crops = lay_out(self._parameters, whole.hw, limits.max_points, limits.max_crops)
+        selection = MaskSelection(whole.hw, self._parameters, self._check)
         found: list[Candidate] = []
         encoded = (partial(self._encoded, crop, whole) for crop in crops)
         async with aclosing(_one_ahead(encoded)) as embedded:
             async for crop, embedding in embedded:
-                found += await self._masks_of(crop, embedding, whole.hw)
+                masks = await self._masks_of(embedding, PlaneView(crop, whole.hw, self._parameters))
+                found += await on_thread(selection.within_crop, masks)
                 self.counts.crops += 1
         if len(crops) > 1:
-            found = await on_thread(among_crops, found, whole.hw, self._parameters, self._check)
-        return await on_thread(
-            finished, found, whole.hw, self._parameters, limits.max_masks, self._check
-        )
+            found = await on_thread(selection.among_crops, found)
+        return await on_thread(selection.finished, found, limits.max_masks)
 
     async def _encoded(self, crop: PointCrop, whole: Embedding) -> tuple[PointCrop, Embedding]:
         if crop.hw == whole.hw:
@@ -127,22 +131,21 @@ class MaskGeneration:
         self._check()
         embedding = await self._encode_crop(crop.box_xyxy)
         if embedding.fingerprint != whole.fingerprint:
-            raise RetiredEmbeddingError
+            raise RetiredEmbeddingError(RETIRED)
         return crop, embedding
 
-    async def _masks_of(
-        self, crop: PointCrop, embedding: Embedding, original_hw: tuple[int, int]
-    ) -> list[Candidate]:
+    async def _masks_of(self, embedding: Embedding, view: PlaneView) -> list[Candidate]:
+        points_xy = view.crop.points_xy
         size = min(self._parameters.points_per_batch, self._limits.prompts_at_once)
         batches = (
-            partial(self._decoded, embedding, crop.points_xy[start : start + size])
-            for start in range(0, len(crop.points_xy), size)
+            partial(self._decoded, embedding, points_xy[start : start + size])
+            for start in range(0, len(points_xy), size)
         )
         kept: list[Candidate] = []
         async with aclosing(_one_ahead(batches)) as decoded:
             async for planes in decoded:
-                kept += await self._kept_of(planes, crop, original_hw)
-        return await on_thread(within_crop, kept, original_hw, self._parameters, self._check)
+                kept += await self._kept_of(planes, view)
+        return kept
 
     async def _decoded(self, embedding: Embedding, points_xy: FloatArray) -> Planes:
         parameters = self._parameters
@@ -189,9 +192,7 @@ class MaskGeneration:
             np.repeat(points_xy, logits.shape[1], axis=0),
         )
 
-    async def _kept_of(
-        self, planes: Planes, crop: PointCrop, original_hw: tuple[int, int]
-    ) -> list[Candidate]:
+    async def _kept_of(self, planes: Planes, view: PlaneView) -> list[Candidate]:
         wanted = np.float32(self._parameters.pred_iou_thresh)
         self.counts.candidates += len(planes.predicted_ious)
         indices = np.arange(len(planes.predicted_ious))
@@ -206,9 +207,7 @@ class MaskGeneration:
                     planes.low_res_logits[index],
                     float(planes.predicted_ious[index]),
                     planes.points_xy[index],
-                    crop,
-                    original_hw,
-                    self._parameters,
+                    view,
                 )
                 for index in indices[start : start + self._limits.planes_at_once]
             ]
@@ -231,7 +230,7 @@ class MaskGeneration:
 async def _one_ahead(
     steps: Iterator[Callable[[], Coroutine[Any, Any, T]]],
 ) -> AsyncGenerator[T, None]:
-    """The results of coroutines, one after the other; each is begun while its predecessor's result is used."""
+    """The results of coroutines, one after the other; each begins while the last one's result is used."""
     first = next(steps, None)
     task = None if first is None else asyncio.ensure_future(first())
     try:

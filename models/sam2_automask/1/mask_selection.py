@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,110 +12,82 @@ from generator_parameters import GeneratorParameters, InvalidParameterError
 from region_filter import mend_regions
 from suppression import suppress_boxes, suppress_masks
 
-Check = Callable[[], None]
 FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.intp]
 
 
-def within_crop(
-    found: list[Candidate],
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    check: Check,
-) -> list[Candidate]:
-    """The masks of one crop that stay beside each other, highest predicted IoU first."""
-    return _suppressed(
-        found, _ious(found), parameters.box_nms_thresh, original_hw, parameters, check
-    )
+@dataclass(frozen=True)
+class MaskSelection:
+    """The choice by a request's parameters; `check` raises where the work is to be given up."""
 
+    original_hw: tuple[int, int]
+    parameters: GeneratorParameters
+    check: Callable[[], None]
 
-def among_crops(
-    found: list[Candidate],
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    check: Check,
-) -> list[Candidate]:
-    """The masks of all crops that stay beside each other; those of smaller crops win and come first."""
-    scores = np.array([np.float32(1) / np.float32(_crop_area(each)) for each in found], np.float32)
-    return _suppressed(found, scores, parameters.crop_nms_thresh, original_hw, parameters, check)
+    def within_crop(self, found: list[Candidate]) -> list[Candidate]:
+        """The masks of one crop that stay beside each other, highest predicted IoU first."""
+        kept = self._kept(found, _ious(found), self.parameters.box_nms_thresh)
+        return [found[index] for index in kept]
 
+    def among_crops(self, found: list[Candidate]) -> list[Candidate]:
+        """The masks of all crops that stay beside each other; those of smaller crops win and come first."""
+        areas = np.array([_crop_area(each) for each in found], np.float32)
+        kept = self._kept(found, np.float32(1) / areas, self.parameters.crop_nms_thresh)
+        return [found[index] for index in kept]
 
-def finished(
-    found: list[Candidate],
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    max_masks: int,
-    check: Check,
-) -> list[Candidate]:
-    """What is ours and off by default: mended regions, containment, the number of masks. Keeps the order."""
-    if parameters.min_mask_region_area > 0:
-        found = _mended(found, original_hw, parameters, check)
-    if parameters.mask_containment_thresh is not None:
-        kept = suppress_masks(
-            [each.counts for each in found],
-            original_hw,
-            _ious(found),
-            None,
-            parameters.mask_containment_thresh,
-            check,
-        )
-        found = [found[index] for index in sorted(kept)]
-    if parameters.max_masks is not None:
-        best = np.argsort(-_ious(found), kind="stable")[: parameters.max_masks]
-        found = [found[index] for index in sorted(best)]
-    if len(found) > max_masks:
-        raise InvalidParameterError(
-            f"max_masks: expected at most {max_masks} masks (max_masks), got {len(found)}; ask for the best"
-            " ones by max_masks, raise a threshold, or set min_mask_area"
-        )
-    return found
+    def finished(self, found: list[Candidate], max_masks: int) -> list[Candidate]:
+        """What is ours and off by default: regions, containment, the number of masks. Keeps the order.
 
+        Raises:
+            InvalidParameterError: more than `max_masks` masks are left.
+        """
+        parameters = self.parameters
+        if parameters.min_mask_region_area > 0:
+            found = self._mended(found)
+        if parameters.mask_containment_thresh is not None:
+            contained = suppress_masks(
+                [each.counts for each in found],
+                self.original_hw,
+                _ious(found),
+                self.check,
+                containment_threshold=parameters.mask_containment_thresh,
+            )
+            found = [found[index] for index in sorted(contained)]
+        if parameters.max_masks is not None:
+            best = np.argsort(-_ious(found), kind="stable")[: parameters.max_masks]
+            found = [found[index] for index in sorted(best)]
+        if len(found) > max_masks:
+            raise InvalidParameterError(
+                f"max_masks: expected at most {max_masks} masks (max_masks), got {len(found)}; ask for the"
+                " best ones by max_masks, raise a threshold, or set min_mask_area"
+            )
+        return found
 
-def _mended(
-    found: list[Candidate],
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    check: Check,
-) -> list[Candidate]:
-    """Without holes and specks; as in SAM 1, boxes that are alike now are suppressed, unchanged masks winning."""
-    mended: list[Candidate] = []
-    scores: list[float] = []
-    for each in found:
-        check()
-        mask, changed = mend_regions(mask_of(each, original_hw), parameters.min_mask_region_area)
-        mended.append(with_mask(each, mask) if changed else each)
-        scores.append(float(not changed))
-    threshold = max(parameters.box_nms_thresh, parameters.crop_nms_thresh)
-    kept = _kept(mended, np.array(scores, np.float32), threshold, original_hw, parameters, check)
-    return [
-        mended[index] for index in sorted(kept) if is_wanted_area(mended[index].area, parameters)
-    ]
+    def _mended(self, found: list[Candidate]) -> list[Candidate]:
+        """Without holes and specks; as in SAM 1, what is alike now is suppressed, unchanged masks win."""
+        mended: list[Candidate] = []
+        scores: list[float] = []
+        for each in found:
+            self.check()
+            mask, changed = mend_regions(
+                mask_of(each, self.original_hw), self.parameters.min_mask_region_area
+            )
+            mended.append(with_mask(each, mask) if changed else each)
+            scores.append(float(not changed))
+        threshold = max(self.parameters.box_nms_thresh, self.parameters.crop_nms_thresh)
+        kept = self._kept(mended, np.array(scores, np.float32), threshold)
+        left = [mended[index] for index in sorted(kept)]
+        return [each for each in left if is_wanted_area(each.area, self.parameters)]
 
-
-def _suppressed(
-    found: list[Candidate],
-    scores: FloatArray,
-    box_threshold: float,
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    check: Check,
-) -> list[Candidate]:
-    kept = _kept(found, scores, box_threshold, original_hw, parameters, check)
-    return [found[index] for index in kept]
-
-
-def _kept(
-    found: list[Candidate],
-    scores: FloatArray,
-    box_threshold: float,
-    original_hw: tuple[int, int],
-    parameters: GeneratorParameters,
-    check: Check,
-) -> Any:
-    if parameters.mask_nms_thresh is not None:
-        counts = [each.counts for each in found]
-        return suppress_masks(counts, original_hw, scores, parameters.mask_nms_thresh, None, check)
-    boxes = np.array([each.box_xyxy for each in found], np.float32).reshape(-1, 4)
-    return suppress_boxes(boxes, scores, box_threshold, check)
+    def _kept(self, found: list[Candidate], scores: FloatArray, box_threshold: float) -> IndexArray:
+        mask_threshold = self.parameters.mask_nms_thresh
+        if mask_threshold is not None:
+            counts = [each.counts for each in found]
+            return suppress_masks(
+                counts, self.original_hw, scores, self.check, iou_threshold=mask_threshold
+            )
+        boxes = np.array([each.box_xyxy for each in found], np.float32).reshape(-1, 4)
+        return suppress_boxes(boxes, scores, box_threshold, self.check)
 
 
 def _ious(found: list[Candidate]) -> FloatArray:

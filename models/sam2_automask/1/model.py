@@ -1,8 +1,8 @@
 """Triton adapter: see mask_generation.py for how an image's masks are found.
 
-`execute` hands every request to one event loop and returns; each gets exactly one answer, from its own coroutine.
-Embeddings come from sam2_embedding and planes from sam2_decoder, a batch at a time, so that clicks on other images
-have their turn between two batches.
+`execute` hands every request to one event loop and returns; each gets exactly one answer, from its own
+coroutine. Embeddings come from sam2_embedding and planes from sam2_decoder, a batch at a time, so that
+clicks on other images have their turn between two batches.
 """
 
 import json
@@ -17,17 +17,34 @@ from generator_parameters import InvalidParameterError, parse_parameters
 from inner_models import InnerModelError, call, restore_code
 from mask_answer import answer_tensors, parse_formats
 from mask_encoding import InvalidOutputError
-from mask_generation import Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
-from triton_tensors import InvalidTextError, answer, read, read_text, refuse, refuse_cancelled
+from mask_generation import RETIRED, Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
+from triton_tensors import InvalidTextError, answer, read, read_text, refuse
 from turns import OverloadedError, Turns
 
 EMBEDDING_TENSORS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
 IMAGE_FACTS = ("original_hw", "cached_image_id")
 PLANES = ("plane_logits", "plane_ious", "fingerprint_matches")
-RETIRED = (
-    "image_id: the embeddings of this image come from other weights than the server decodes with now"
-    " (the model was reloaded); send the image again"
-)
+
+
+class CancelledRequestError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class OutOfTimeError(Exception):
+    """The work took longer than it may."""
+
+
+# Errors that a client hears as they are: what they count as, and their status by its name (TritonError does
+# not exist yet while this module is being imported).
+REFUSALS = {
+    CancelledRequestError: ("cancelled", "CANCELLED"),
+    OutOfTimeError: ("out_of_time", "INVALID_ARG"),
+    InvalidParameterError: (None, "INVALID_ARG"),
+    InvalidOutputError: (None, "INVALID_ARG"),
+    InvalidTextError: (None, "INVALID_ARG"),
+    OverloadedError: ("overloaded", "UNAVAILABLE"),
+    RetiredEmbeddingError: (None, "NOT_FOUND"),
+}
 
 
 class TritonPythonModel:
@@ -53,19 +70,11 @@ class TritonPythonModel:
     async def _answer(self, request):
         try:
             return await self._respond(request)
-        except CancelledRequestError:
-            self.metrics.count("cancelled")
-            return refuse_cancelled()
-        except OutOfTimeError as error:
-            self.metrics.count("out_of_time")
-            return refuse(error, pb_utils.TritonError.INVALID_ARG)
-        except (InvalidParameterError, InvalidOutputError, InvalidTextError) as error:
-            return refuse(error, pb_utils.TritonError.INVALID_ARG)
-        except OverloadedError as error:
-            self.metrics.count("overloaded")
-            return refuse(error, pb_utils.TritonError.UNAVAILABLE)
-        except RetiredEmbeddingError:
-            return refuse(RETIRED, pb_utils.TritonError.NOT_FOUND)
+        except tuple(REFUSALS) as error:
+            metric, code = REFUSALS[type(error)]
+            if metric is not None:
+                self.metrics.count(metric)
+            return refuse(error, getattr(pb_utils.TritonError, code))
         except InnerModelError as error:
             return refuse(*restore_code(str(error)))
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
@@ -86,7 +95,7 @@ class TritonPythonModel:
 
             def check():
                 if request.is_cancelled():
-                    raise CancelledRequestError
+                    raise CancelledRequestError("the client cancelled this request")
                 if time.monotonic() - started > self.settings.max_seconds:
                     raise OutOfTimeError(
                         f"parameters: expected work of at most {self.settings.max_seconds} seconds"
@@ -111,14 +120,6 @@ class TritonPythonModel:
         self.metrics.count("masks", len(found))
         self.metrics.count("requests")
         return answer(tensors | {"cached_image_id": image.cached_image_id})
-
-
-class CancelledRequestError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class OutOfTimeError(Exception):
-    """The work took longer than it may."""
 
 
 class _Image:
@@ -169,5 +170,5 @@ async def _decode(embedding, prompts):
             {"retired_fingerprint": embedding.tensors["encoder_fingerprint"]},
             [],
         )
-        raise RetiredEmbeddingError
+        raise RetiredEmbeddingError(RETIRED)
     return outputs["plane_logits"], outputs["plane_ious"]

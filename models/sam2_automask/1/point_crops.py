@@ -19,7 +19,7 @@ BoxXyxy = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class PointCrop:
-    """A part of the image, x0, y0, x1, y1 in its pixels, and the points in it, [N, 2] x, y from the part's corner."""
+    """A part of the image, x0, y0, x1, y1, and the points in it, [N, 2] x, y from the part's corner."""
 
     box_xyxy: BoxXyxy
     points_xy: FloatArray
@@ -36,8 +36,8 @@ def lay_out(
     """The whole image first, then every layer's crops, column by column, each with its layer's grid.
 
     Raises:
-        InvalidParameterError: more crops or points than the limits allow, a layer without points, or crops of an
-            image that has too few pixels for them.
+        InvalidParameterError: more crops or points than the limits allow, a layer without points, or crops
+            of an image that has too few pixels for them.
     """
     layers = parameters.crop_n_layers
     crops = sum(4**layer for layer in range(layers + 1))
@@ -68,7 +68,7 @@ def _grid_size(parameters: GeneratorParameters, layer: int) -> int:
 
 def _points_a_side(parameters: GeneratorParameters, layer: int) -> int:
     side = parameters.points_per_side or 0
-    factor = parameters.crop_n_points_downscale_factor**layer
+    factor: int = parameters.crop_n_points_downscale_factor**layer
     if side < factor:
         raise InvalidParameterError(
             f"crop_n_points_downscale_factor: expected at least one point a side in every layer, got"
@@ -88,7 +88,8 @@ def _grid(parameters: GeneratorParameters, layer: int) -> UnitArray:
 
 def _points_in(box: BoxXyxy, grid: UnitArray) -> FloatArray:
     x0, y0, x1, y1 = box
-    return (grid * np.array([[x1 - x0, y1 - y0]])).astype(np.float32)
+    points: FloatArray = (grid * np.array([[x1 - x0, y1 - y0]])).astype(np.float32)
+    return points
 
 
 def _boxes(original_hw: tuple[int, int], layer: int, overlap_ratio: float) -> list[BoxXyxy]:
@@ -108,6 +109,7 @@ def _boxes(original_hw: tuple[int, int], layer: int, overlap_ratio: float) -> li
     for x0, y0, x1, y1 in boxes:
         if x1 <= x0 or y1 <= y0:
             raise InvalidParameterError(
-                f"crop_n_layers: expected an image that {a_side} x {a_side} crops divide, got {width}x{height} pixels"
+                f"crop_n_layers: expected an image that {a_side} x {a_side} crops divide,"
+                f" got {width}x{height} pixels"
             )
     return boxes

@@ -1,7 +1,7 @@
 """Holes and specks of a finished mask, in pixels of the image, without a GPU.
 
-Source of the semantics: `remove_small_regions` of the SAM 2 repository's `utils/amg.py` (which nothing calls there):
-regions touch by their corners too; where every part is too small, the largest stays.
+Source of the semantics: `remove_small_regions` of the SAM 2 repository's `utils/amg.py` (which nothing
+calls there): regions touch by their corners too; where every part is too small, the largest stays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ IntArray = npt.NDArray[np.int32]
 
 
 def mend_regions(mask: UInt8Array, min_region_area: int) -> tuple[UInt8Array, bool]:
-    """The mask [H, W] of 0 and 1 without holes, then without specks, smaller than so many pixels; whether it changed."""
-    holes, hole_areas = _regions(1 - mask)
+    """The mask [H, W] without holes, then specks, smaller than so many pixels; and whether it changed."""
+    holes, hole_areas = _regions((mask == 0).astype(np.uint8))
     small = np.flatnonzero(hole_areas < min_region_area) + 1
     filled = (
         (mask | _any_of(holes, small, len(hole_areas))).astype(np.uint8) if small.size else mask

@@ -1,7 +1,7 @@
 """Which of several overlapping masks stay, by their boxes or by their pixels.
 
-Box suppression is torchvision's `nms`, as the generator calls it: in order of score (equal ones in the order they
-came), a box is dropped when its IoU with one that stays exceeds the threshold.
+Box suppression is torchvision's `nms`, as the generator calls it: in order of score (equal ones in the
+order they came), a box is dropped when its IoU with one that stays exceeds the threshold.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def suppress_boxes(
         extents = np.minimum(boxes[best, 2:], boxes[waiting, 2:]) - corners
         shared = np.prod(np.maximum(extents, 0), axis=1)
         union = areas[best] + areas[waiting] - shared
-        # Two boxes without an area have no IoU and let each other be, as 0/0 > threshold does in the reference.
+        # Two boxes without an area have no IoU and let each other be, as 0/0 > threshold does in the
+        # reference.
         iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
         waiting = waiting[iou <= np.float32(iou_threshold)]
     return np.array(kept, np.intp)
@@ -45,11 +46,13 @@ def suppress_masks(
     counts: list[bytes],
     original_hw: tuple[int, int],
     scores: FloatArray,
-    iou_threshold: float | None,
-    containment_threshold: float | None,
     check: Callable[[], None],
+    *,
+    iou_threshold: float | None = None,
+    containment_threshold: float | None = None,
 ) -> IndexArray:
-    """Indices of the masks that stay, best first; a mask goes for its IoU with one that stays, or for containment.
+    """Indices of the masks that stay, best first; a mask goes for its IoU with one that stays, or for
+    containment.
 
     Containment is the shared part of the smaller of the two masks; None leaves a threshold out.
     """

@@ -12,7 +12,7 @@ class OverloadedError(RuntimeError):
 
 
 class Turns:
-    """At most max_running requests at a time, and max_waiting that wait for them; `changed` hears of every change."""
+    """At most max_running requests at a time and max_waiting that wait; `changed` hears of changes."""
 
     def __init__(
         self, max_running: int, max_waiting: int, changed: Callable[[int, int], None]

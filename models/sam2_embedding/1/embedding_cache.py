@@ -73,7 +73,8 @@ class EmbeddingCache:
     `digest` is that hash in hex. A name belongs to one image at a time; naming another image with it moves
     it. Every image is also reachable as `sha256:<digest>`, which no other image can take.
 
-    A crop of an image is an entry of its own that goes when the image does; asking for it is asking for the image.
+    A crop of an image is an entry of its own that goes when the image does; asking for it is asking for the
+    image.
     """
 
     def __init__(self, limits: CacheLimits, now: Callable[[], float]) -> None:
@@ -115,8 +116,9 @@ class EmbeddingCache:
     def put(self, digest: str, embedding: ImageEmbedding, crop_of: str | None = None) -> bool:
         """Keeps an image, at the cost of the least recently used ones; False where it exceeds the budget.
 
-        An image that is there already is replaced and keeps its names and crops. A crop (`crop_of` an image, which
-        `digest` then is no hash of) is kept as long as its image is: False where that is not, or would have to go.
+        An image that is there already is replaced and keeps its names and crops. A crop (`crop_of` an
+        image, which `digest` then is no hash of) is kept as long as its image is: False where that is not,
+        or would have to go.
         """
         if embedding.size_bytes > self._limits.budget_bytes:
             self.counts.rejected += 1
@@ -215,7 +217,8 @@ class EmbeddingCache:
         self._bytes -= entry.embedding.size_bytes
         for crop in entry.crops:
             self._drop(crop)
-        if entry.image in self._entries:
-            self._entries[entry.image].crops.discard(digest)
+        holder = self._entries.get(entry.image or "")
+        if holder is not None:
+            holder.crops.discard(digest)
         for name in entry.names:
             del self._digest_of_name[name]
