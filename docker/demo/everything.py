@@ -20,6 +20,7 @@ PARAMETERS: GeneratorParameters = {
     "pred_iou_thresh": 0.7,
     "stability_score_thresh": 0.7,
     "min_mask_area": 200,
+    "min_mask_region_area": 600,
     "mask_containment_thresh": 0.7,
 }
 LEAST_IOU = 0.8

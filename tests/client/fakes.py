@@ -50,6 +50,8 @@ class FakeSam:
         }
         if request.model == "sam2":
             answer |= fake_masks(request, height, width)
+        if request.model == "sam2_automask":
+            answer |= fake_generation(request, height, width)
         return {name: answer[name] for name in request.outputs}
 
     def _cache(self, request: InferRequest) -> str:
@@ -86,6 +88,37 @@ class AsyncFakeSam(FakeSam):
 
     async def close(self) -> None:  # type: ignore[override]
         """Nothing to close."""
+
+
+def fake_generation(request: InferRequest, height: int, width: int) -> dict[str, Any]:
+    """As many masks as max_masks says, 3 by default: the image without ever more of its left columns."""
+    parameters = json.loads(request.inputs.get("parameters", [b"{}"])[0])
+    count = parameters.get("max_masks", 3)
+    masks = np.zeros((count, height, width), np.uint8)
+    for index, mask in enumerate(masks):
+        mask[:, 5 * index :] = 1
+    rles, pngs = np.empty(count, object), np.empty(count, object)
+    for index, mask in enumerate(masks):
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        rles[index] = json.dumps(
+            {"size": [height, width], "counts": rle["counts"].decode()}
+        ).encode()
+        buffer = io.BytesIO()
+        Image.fromarray(mask * 255).save(buffer, "PNG")
+        pngs[index] = buffer.getvalue()
+    left = 5 * np.arange(count)
+    zeros = np.zeros(count, np.int32)
+    return {
+        "masks": masks,
+        "masks_rle": rles,
+        "masks_png": pngs,
+        "area": (height * (width - left)).astype(np.int32),
+        "bbox": np.stack([left, zeros, width - 1 - left, zeros + height - 1], 1).astype(np.int32),
+        "predicted_iou": np.linspace(0.9, 0.8, count, dtype=np.float32),
+        "stability_score": np.linspace(1, 0.95, count, dtype=np.float32),
+        "point_coords": np.stack([left + 1, zeros + 2], 1).astype(np.float32),
+        "crop_box": np.tile(np.array([0, 0, width, height], np.int32), (count, 1)),
+    }
 
 
 def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]:

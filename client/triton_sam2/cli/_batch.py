@@ -1,19 +1,15 @@
 """`triton-sam2 batch`: many images, a prompts file, one COCO results file."""
 
 import json
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triton_sam2._clients.blocking import SAM2TritonClient
-from triton_sam2._errors import ServerUnavailableError, TritonSam2Error
 from triton_sam2.cli._batch_journal import Journal
 from triton_sam2.cli._batch_prompts import read_prompt_file
-from triton_sam2.cli._batch_run import Job, find_images, make_jobs, run_job
+from triton_sam2.cli._batch_run import Job, find_images, make_jobs, run_all, run_job
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -71,13 +67,12 @@ def batch(
     key = json.dumps([images, prompts.read_text(encoding="utf-8-sig"), multimask])
     journal = Journal(output, key)
     resumed = len(journal.entries)
-    try:
-        with Connection(url, timeout, header, tls).client() as client:
-            errors = _run_all(client, jobs, journal, multimask, concurrency)
-    except BaseException:
-        journal.close()
-        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
-        raise
+
+    def run(client: SAM2TritonClient, job: Job) -> list[dict[str, Any]]:
+        return run_job(client, job, multimask)
+
+    with Connection(url, timeout, header, tls).client() as client:
+        errors = run_all(client, jobs, journal, run, concurrency)
     entries = [entry for job in jobs for entry in journal.entries.get(job.name, [])]
     journal.finish(output, entries)
     summary = {
@@ -95,43 +90,3 @@ def batch(
     if errors:
         typer.echo(f"{len(errors)} images failed", err=True)
         raise typer.Exit(EXIT_ERROR)
-
-
-def _run_all(
-    client: SAM2TritonClient, jobs: list[Job], journal: Journal, multimask: bool, concurrency: int
-) -> dict[str, TritonSam2Error]:
-    """Run what the journal does not have; returns the images' errors. A server that is gone ends it all."""
-    open_jobs = [job for job in jobs if job.name not in journal.entries]
-    errors: dict[str, TritonSam2Error] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(concurrency) as pool,
-    ):
-        bar = progress.add_task("images", total=len(jobs), completed=len(jobs) - len(open_jobs))
-        running: dict[Future[list[dict[str, Any]]], Job] = {
-            pool.submit(run_job, client, job, multimask): job for job in open_jobs
-        }
-        try:
-            for done in as_completed(running):
-                name = running[done].name
-                try:
-                    journal.add(name, done.result())
-                except ServerUnavailableError:
-                    raise
-                except TritonSam2Error as error:
-                    errors[name] = error
-                    console.print(
-                        f"error: {name}: {error}", highlight=False, markup=False, soft_wrap=True
-                    )
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return errors

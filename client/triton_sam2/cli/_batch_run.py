@@ -1,18 +1,23 @@
-"""One image of a batch ► its entries of the COCO results file."""
+"""Many images: which ones, one after the other, and what a batch with prompts does with each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triton_sam2._clients.blocking import SAM2TritonClient
-from triton_sam2._errors import InvalidInputError
+from triton_sam2._errors import InvalidInputError, ServerUnavailableError, TritonSam2Error
 from triton_sam2._results.drawing import draw_masks, upright_rgb
 from triton_sam2._results.segmentation import Segmentation
+from triton_sam2.cli._batch_journal import Journal
 from triton_sam2.cli._batch_prompts import EVERY_IMAGE, ImagePrompts, ObjectPrompt, PromptFile
 from triton_sam2.cli._segment import save_picture
 
@@ -21,12 +26,13 @@ OBJECTS_PER_CALL = 32  # bounds the decoder's memory for images with hundreds of
 
 @dataclass(frozen=True)
 class Job:
-    """One image, its prompts, and where its overlay goes."""
+    """One image, its prompts, and where its overlay and its label image go."""
 
     name: str
     path: Path
     prompts: ImagePrompts
     overlay: Path | None
+    labels: Path | None = None
 
 
 def find_images(source: str) -> dict[str, Path]:
@@ -62,6 +68,65 @@ def make_jobs(images: dict[str, Path], prompts: PromptFile, overlays: Path | Non
         found = prompts.get(name) or ImagePrompts(name, everywhere.objects if everywhere else [])
         jobs.append(Job(name, path, found, overlay))
     return jobs
+
+
+def run_all(
+    client: SAM2TritonClient,
+    jobs: list[Job],
+    journal: Journal,
+    run: Callable[[SAM2TritonClient, Job], list[dict[str, Any]]],
+    concurrency: int,
+) -> dict[str, TritonSam2Error]:
+    """Run what the journal does not have; returns the images' errors. A server that is gone ends it all."""
+    try:
+        return _run_open(client, jobs, journal, run, concurrency)
+    except BaseException:
+        journal.close()
+        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
+        raise
+
+
+def _run_open(
+    client: SAM2TritonClient,
+    jobs: list[Job],
+    journal: Journal,
+    run: Callable[[SAM2TritonClient, Job], list[dict[str, Any]]],
+    concurrency: int,
+) -> dict[str, TritonSam2Error]:
+    open_jobs = [job for job in jobs if job.name not in journal.entries]
+    errors: dict[str, TritonSam2Error] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(concurrency) as pool,
+    ):
+        bar = progress.add_task("images", total=len(jobs), completed=len(jobs) - len(open_jobs))
+        running: dict[Future[list[dict[str, Any]]], Job] = {
+            pool.submit(run, client, job): job for job in open_jobs
+        }
+        try:
+            for done in as_completed(running):
+                name = running[done].name
+                try:
+                    journal.add(name, done.result())
+                except ServerUnavailableError:
+                    raise
+                except TritonSam2Error as error:
+                    errors[name] = error
+                    console.print(
+                        f"error: {name}: {error}", highlight=False, markup=False, soft_wrap=True
+                    )
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return errors
 
 
 def run_job(client: SAM2TritonClient, job: Job, multimask: bool) -> list[dict[str, Any]]:
