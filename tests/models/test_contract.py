@@ -39,7 +39,7 @@ def fits(producer, consumer) -> bool:
     )
 
 
-def test_the_repository_has_the_seven_models():
+def test_the_repository_has_these_models():
     assert set(CONFIGS) == {
         "sam2",
         "sam2_embedding",
@@ -48,6 +48,7 @@ def test_the_repository_has_the_seven_models():
         "sam2_prompt",
         "sam2_decoder",
         "sam2_postprocess",
+        "sam2_automask",
     }
 
 
@@ -140,12 +141,13 @@ def test_every_bls_call_of_sam2_embedding_fits():
             for name in constants.get(n.id, ())
         ]
         called[model.value] = (
-            {key.value for key in sent.keys},
+            {key.value for key in sent.keys if key is not None},
             set(strings(asked) + names),
         )
     assert set(called) == {"sam2_preprocess", "sam2_encoder"}
     for model, (sent, asked) in called.items():
-        assert sent == set(tensors(CONFIGS[model].input)), model
+        inputs = tensors(CONFIGS[model].input)
+        assert {name for name, tensor in inputs.items() if not tensor.optional} == sent, model
         assert asked <= set(tensors(CONFIGS[model].output)), model
 
     preprocess, encoder, embedding = (
@@ -156,6 +158,36 @@ def test_every_bls_call_of_sam2_embedding_fits():
     for name, tensor in tensors(encoder.output).items():
         one = (tensor.data_type, [1, *tensor.dims])
         assert one == signature(tensors(embedding.output)[name]), name
+
+
+def test_what_sam2_automask_passes_on_fits():
+    """From sam2_embedding to sam2_decoder, the image's inputs as sam2 has them, and nothing is left out."""
+    module = adapter("sam2_automask")
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    automask, embedding, decoder, sam2 = (
+        CONFIGS[name] for name in ("sam2_automask", "sam2_embedding", "sam2_decoder", "sam2")
+    )
+    given, taken = tensors(embedding.output), tensors(decoder.input)
+    for name in constants["EMBEDDING_TENSORS"]:
+        assert fits(signature(given[name]), signature(taken[name])), name
+    for name in constants["IMAGE_FACTS"]:
+        assert signature(given[name]) == signature(tensors(automask.output)[name]), name
+    assert set(constants["PLANES"]) == set(tensors(decoder.output))
+    made = next(
+        n for n in ast.walk(module) if isinstance(n, ast.Dict) and "token_labels" in strings(n)
+    )
+    names = {key.value for key in made.keys if key is not None}
+    assert names | set(constants["EMBEDDING_TENSORS"]) == set(taken)
+    for name in ("image", "image_id", "mask_format"):
+        assert signature(tensors(automask.input)[name]) == signature(tensors(sam2.input)[name])
+    assert "crop_box" in tensors(embedding.input)
+    assert signature(tensors(embedding.input)["crop_box"]) == signature(
+        tensors(CONFIGS["sam2_preprocess"].input)["crop_box"]
+    )
 
 
 def test_the_notice_that_weights_changed_reaches_sam2_embedding():

@@ -16,6 +16,8 @@ IntArray = npt.NDArray[np.int32]
 
 def mend_regions(mask: UInt8Array, min_region_area: int) -> tuple[UInt8Array, bool]:
     """The mask [H, W] without holes, then specks, smaller than so many pixels; and whether it changed."""
+    if not mask.any():  # a mask of nothing is no mask with one large hole
+        return mask, False
     holes, hole_areas = _regions((mask == 0).astype(np.uint8))
     small = np.flatnonzero(hole_areas < min_region_area) + 1
     filled = (

@@ -93,10 +93,12 @@ class TritonPythonModel:
 
     async def _encode(self, image, crop_box):
         started = time.perf_counter()
-        inputs = {"image": np.array([image], np.object_)}
-        if crop_box is not None:
-            inputs["crop_box"] = np.array(crop_box, np.int32)
-        resized = await call("sam2_preprocess", inputs, ["resized_image", "original_hw"])
+        part = {} if crop_box is None else {"crop_box": np.array(crop_box, np.int32)}
+        resized = await call(
+            "sam2_preprocess",
+            {"image": np.array([image], np.object_), **part},
+            ["resized_image", "original_hw"],
+        )
         features = await call(
             "sam2_encoder", {"resized_image": resized["resized_image"][None]}, EMBEDDING_OUTPUTS
         )
