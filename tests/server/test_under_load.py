@@ -1,19 +1,15 @@
 """The short soak, memory after eviction, and a hot reload under traffic."""
 
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 import tritonclient.http
 from triton_sam2 import SAM2TritonClient
 
-from export.checkpoint import load_checkpoint
 from export.repository import assemble_repository
 from tests.photographs import picture_of_discs
 from tests.raw_client import RawClient, bytes_tensor, click
@@ -60,21 +56,6 @@ def test_memory_is_returned_after_eviction(small_cache_server):
 
 
 CLIENTS, IMAGES, XY = 6, 12, [[80, 60]]
-
-
-@pytest.fixture(scope="module")
-def other_weights(tmp_path_factory):
-    """ONNX files of the small model with other weights: masks differ, nothing else does."""
-    directory = tmp_path_factory.mktemp("other")
-    model = load_checkpoint(str(ROOT / "export/demo_model/weights")).model
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * parameter.std(correction=0) * torch.randn_like(parameter))
-    model.save_pretrained(directory / "weights")
-    command = [sys.executable, "-m", "export", "--checkpoint", str(directory / "weights")]
-    subprocess.run([*command, "--onnx-only", str(directory / "onnx")], cwd=ROOT, check=True)
-    return directory / "onnx"
 
 
 def masks_of(onnx_dir, directory):
