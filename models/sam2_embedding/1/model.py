@@ -76,6 +76,7 @@ class TritonPythonModel:
         found = await self.service.find(None if image is None else image[0], image_id)
         wanted = set(request.requested_output_names())
         outputs = {name: values for name, values in vars(found.embedding).items() if name in wanted}
+        outputs["embedded_hw"] = found.embedding.original_hw
         outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
         return answer({name: values for name, values in outputs.items() if name in wanted})
 
