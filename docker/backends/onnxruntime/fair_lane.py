@@ -1,7 +1,7 @@
 """Long work beside short work: one thread that lets the long ones take turns, step by step.
 
-Short requests are answered by the caller's own thread and wait for none of them; a long one waits for one step of
-each other long one at a time. Pure: no Triton, no clock.
+Short requests are answered by the caller's own thread and wait for none of them; a long one waits for one
+step of each other long one at a time. Pure: no Triton, no clock.
 """
 
 from __future__ import annotations

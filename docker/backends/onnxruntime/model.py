@@ -61,9 +61,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"model {self.name}: {path} does not fit its config.pbtxt: {'; '.join(problems)}"
             )
-        self.lane = FairLane(
-            self.limits.max_heavy_requests, self.limits.max_heavy_bytes, self.name
-        )
+        self.lane = FairLane(self.limits.max_heavy_requests, self.limits.max_heavy_bytes, self.name)
 
     def execute(self, requests):
         """Answer the requests one by one, each as soon as it is computed.
@@ -97,7 +95,7 @@ class TritonPythonModel:
         )
 
     def _answer(self, request, sender):
-        """Sends exactly one response. Yields where others may have their turn, at first the bytes it holds."""
+        """Sends exactly one response; yields where others have their turn, at first the bytes it holds."""
         try:
             response = yield from self._respond(request)
         except InvalidInputError as error:
@@ -113,9 +111,7 @@ class TritonPythonModel:
         try:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:  # noqa: BLE001 - the answer did not fit into shared memory
-            sender.send(
-                self._failure(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            )
+            sender.send(self._failure(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _respond(self, request):
         if request.is_cancelled():

@@ -53,7 +53,7 @@ class TritonPythonModel:
         self.lane.close()
 
     def _answer(self, request, sender):
-        """Sends exactly one response. Yields where others may have their turn, at first the bytes it holds."""
+        """Sends exactly one response; yields where others have their turn, at first the bytes it holds."""
         try:
             response = yield from self._respond(request)
         except (InvalidOutputError, InvalidPlanesError) as error:
