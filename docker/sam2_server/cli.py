@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from sam2_server import control
+from sam2_server.addresses import without_brackets
 from sam2_server.detach import serve_detached
 from sam2_server.errors import CrashLoopError, LauncherError
 from sam2_server.ports import Ports
@@ -39,7 +40,7 @@ def serve(
         "model_repository"
     ),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is everybody.")
+        str, typer.Option(help="Address to listen on, IPv4 or IPv6; 0.0.0.0 is everybody.")
     ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8001,
@@ -108,7 +109,7 @@ def serve(
         )
         server = ServerOptions(
             model_repository=model_repository.resolve(),
-            host=host,
+            host=without_brackets(host),
             ports=Ports(http_port, grpc_port, metrics_port),
             shm_mb=shm_mb,
             shm_growth_mb=shm_growth_mb,

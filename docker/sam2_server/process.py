@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
+from sam2_server import addresses
 from sam2_server.environment import TritonInstallation
 from sam2_server.ports import Ports
 from sam2_server.shared_memory import remove_regions
@@ -49,11 +50,11 @@ def build_command(
         str(installation.executable),
         f"--model-repository={options.model_repository}",
         f"--backend-directory={backends}",
-        f"--http-address={options.host}",
+        f"--http-address={addresses.triton_http(options.host)}",
         f"--http-port={ports.http}",
-        f"--grpc-address={options.host}",
+        f"--grpc-address={addresses.triton_grpc(options.host)}",
         f"--grpc-port={ports.grpc}",
-        f"--metrics-address={options.host}",
+        f"--metrics-address={addresses.triton_http(options.host)}",
         f"--metrics-port={ports.metrics}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
         f"--log-verbose={options.log_verbose}",

@@ -2,13 +2,12 @@
 
 import http.client
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
+from sam2_server import direct_http
 from sam2_server.errors import StartError
 from sam2_server.probe import probe
 from sam2_server.process import TritonProcess
@@ -54,10 +53,10 @@ def wait_until_loaded(
 def is_ready(http_url: str) -> bool:
     """Triton's own readiness: all models are loaded."""
     try:
-        with urllib.request.urlopen(f"{http_url}/v2/health/ready", timeout=2) as response:  # noqa: S310 - our own URL
-            return bool(response.status == 200)
+        direct_http.get(f"{http_url}/v2/health/ready", timeout_seconds=2)
     except (OSError, http.client.HTTPException):
         return False
+    return True
 
 
 def describe(progress: LoadProgress) -> str:

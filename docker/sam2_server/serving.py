@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sam2_server.addresses import in_url
 from sam2_server.environment import find_installation
 from sam2_server.errors import LauncherError, RepositoryError
 from sam2_server.ports import choose_ports
@@ -15,8 +16,6 @@ from sam2_server.repository import python_instances, read_repository
 from sam2_server.shared_memory import check_room, region_prefix, remove_regions
 from sam2_server.state import ProcessId, ServerState, StateDir
 from sam2_server.supervisor import Supervisor, SupervisorOptions
-
-WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 
 
 def prepare(
@@ -63,8 +62,7 @@ def prepare(
 
 def urls(server: ServerOptions, http: int, grpc: int, metrics: int) -> dict[str, str]:
     """Where clients on this machine find the server."""
-    host = WILDCARD_HOSTS.get(server.host, server.host)
-    host = f"[{host}]" if ":" in host else host
+    host = in_url(server.host)
     over_tls = any("--grpc-use-ssl" in argument for argument in server.extra_arguments)
     found = {
         "http": f"http://{host}:{http}",
