@@ -6,6 +6,7 @@ others are being encoded. Each request gets exactly one answer, from its own cor
 
 import asyncio
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from embedding_service import (
     OverloadedError,
 )
 from embedding_settings import parse_settings
+from stop_notice import ServerStoppingError, StopNotice
 
 EMBEDDING_OUTPUTS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
 HOUSEKEEPING_SECONDS = 1.0
@@ -39,6 +41,7 @@ class TritonPythonModel:
         self.cache = EmbeddingCache(settings.cache, time.monotonic)
         self.service = EmbeddingService(self.cache, self._encode, settings.service)
         self.metrics = CacheMetrics(pb_utils, self.cache, self.service)
+        self.stop_notice = StopNotice.from_environment(os.environ)
         self.loop = asyncio.new_event_loop()
         # A BLS call blocks a thread for as long as the inner model takes.
         workers = 2 * settings.service.max_concurrent_encodes + 4
@@ -65,7 +68,7 @@ class TritonPythonModel:
             response = _error(error, pb_utils.TritonError.INVALID_ARG)
         except ImageNotFoundError as error:
             response = _error(error, pb_utils.TritonError.NOT_FOUND)
-        except OverloadedError as error:
+        except (OverloadedError, ServerStoppingError) as error:
             response = _error(error, pb_utils.TritonError.UNAVAILABLE)
         except InnerModelError as error:
             response = _error(*_restore_code(str(error)))
@@ -77,6 +80,7 @@ class TritonPythonModel:
     async def _respond(self, request):
         if request.is_cancelled():
             return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
+        self.stop_notice.check()
         retired_fingerprint = _read(request, "retired_fingerprint")
         if retired_fingerprint is not None:
             self.cache.retire(int(retired_fingerprint.flat[0]))
