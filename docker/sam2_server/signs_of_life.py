@@ -6,7 +6,7 @@ starved machine threads run late, but they run.
 """
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 CHECK_SECONDS = 2.0
@@ -25,8 +25,9 @@ OWN_PAUSE_SECONDS = 6.0
 @dataclass
 class _Watched:
     alive_at: float
-    switches: dict[str, int] = field(default_factory=dict)  # thread ► context switches
-    last_thread: str | None = None
+    switches: dict[str, int] | None = None  # thread ► context switches, while the liveliest rests
+    liveliest: str | None = None
+    liveliest_switches: int | None = None
     alive_checks: int = 0
     longest_pause_seconds: float = 0.0
 
@@ -78,31 +79,42 @@ class SignsOfLife:
         return max(usual, PAUSE_FACTOR * watched.longest_pause_seconds)
 
     def _has_run(self, pid: int, watched: _Watched) -> bool:
-        """Whether a thread was switched since the last look; the one that was last time is asked first."""
-        if watched.last_thread is not None and self._has_switched(
-            pid, watched.last_thread, watched
-        ):
-            return True
+        """Whether a thread was switched since the last look.
+
+        The liveliest one is asked first, which usually is enough. Where it rests, all are remembered, and
+        compared at the next look: what was remembered longer ago would tell of times long past.
+        """
+        thread = watched.liveliest
+        if thread is not None:
+            switches = self._switches(pid, thread)
+            if switches not in (None, watched.liveliest_switches):
+                watched.liveliest_switches = switches
+                watched.switches = None
+                return True
         try:
             threads = [path.name for path in (self._proc / str(pid) / "task").iterdir()]
         except OSError:
             return True  # it has ended, which others notice
-        for thread in threads:
-            if self._has_switched(pid, thread, watched):
-                watched.last_thread = thread
-                return True
-        return False
+        before = watched.switches
+        found = {thread: self._switches(pid, thread) for thread in threads}
+        now = watched.switches = {thread: n for thread, n in found.items() if n is not None}
+        if before is None:
+            return False
+        gained = {thread: n - before.get(thread, 0) for thread, n in now.items()}
+        if not any(gained.values()):
+            return False
+        watched.liveliest = max(gained, key=lambda thread: gained[thread])
+        watched.liveliest_switches = now[watched.liveliest]
+        return True
 
-    def _has_switched(self, pid: int, thread: str, watched: _Watched) -> bool:
+    def _switches(self, pid: int, thread: str) -> int | None:
+        """How often a thread was given a processor, None where it has ended."""
         try:
             status = (self._proc / str(pid) / "task" / thread / "status").read_text()
         except OSError:
-            return False  # that thread has ended
-        switches = sum(
+            return None
+        return sum(
             int(line.rpartition(":")[2])
             for line in status.splitlines()
             if line.startswith(("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))
         )
-        has_switched = switches != watched.switches.get(thread)
-        watched.switches[thread] = switches
-        return has_switched
