@@ -1,4 +1,4 @@
-"""The launcher's word that the server is about to stop: what was taken on finishes, new requests do not begin.
+"""The launcher's word that the server is about to stop: what was taken on finishes, nothing new begins.
 
 It is a file, whose path is in the environment; without a launcher there is neither.
 """
