@@ -12,9 +12,11 @@ from tests.docker.launcher import infer, run
 pytestmark = pytest.mark.server
 
 # Nobody listens there: whatever follows it fails.
-PROXIES = dict.fromkeys(
-    ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "grpc_proxy"), "http://127.0.0.1:9"
-) | {"no_proxy": "localhost", "NO_PROXY": "localhost"}
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "grpc_proxy")
+PROXIES = dict.fromkeys(PROXY_VARIABLES, "http://127.0.0.1:9") | {
+    "no_proxy": "localhost",
+    "NO_PROXY": "localhost",
+}
 
 
 def test_the_launcher_s_own_calls_follow_no_proxy(start: StartLauncher) -> None:
