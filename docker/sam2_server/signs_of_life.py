@@ -16,8 +16,11 @@ HUNG_SECONDS = 20.0
 SUSPECT_SECONDS = 6.0
 # A process that has paused and gone on is given several times that pause from then on.
 PAUSE_FACTOR = 5.0
-# Only who was seen running so often is expected to go on with it.
+# Only a kind of process of which one was seen running so often is expected to go on with it: also the one that
+# was stopped as soon as it had begun, and that of the next start.
 EXPECTED_AFTER_CHECKS = 3
+SERVER = "tritonserver"
+STUB = "stub"
 # Whoever looks so late has been stopped together with those it looks at.
 OWN_PAUSE_SECONDS = 6.0
 
@@ -38,6 +41,7 @@ class SignsOfLife:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
         self._watched: dict[int, _Watched] = {}
+        self._expected_kinds: set[str] = set()
         self._checked_at = float("-inf")
 
     def missing(
@@ -51,11 +55,17 @@ class SignsOfLife:
         if elapsed > OWN_PAUSE_SECONDS:
             self._watched.clear()
         self._watched = {pid: self._watched.get(pid) or _Watched(alive_at=now) for pid in names}
-        return [
-            (name, silent_seconds)
+        silent_seconds = {pid: self._silent_seconds(pid, now) for pid in names}
+        self._expected_kinds.update(
+            _kind(name)
             for pid, name in names.items()
-            if (silent_seconds := self._silent_seconds(pid, now))
-            >= self._limit(pid, name in suspects)
+            if self._watched[pid].alive_checks >= EXPECTED_AFTER_CHECKS
+        )
+        return [
+            (name, silent_seconds[pid])
+            for pid, name in names.items()
+            if _kind(name) in self._expected_kinds
+            and silent_seconds[pid] >= self._limit(pid, name in suspects)
         ]
 
     def _silent_seconds(self, pid: int, now: float) -> float:
@@ -73,8 +83,6 @@ class SignsOfLife:
 
     def _limit(self, pid: int, suspect: bool) -> float:
         watched = self._watched[pid]
-        if watched.alive_checks < EXPECTED_AFTER_CHECKS:
-            return float("inf")
         usual = SUSPECT_SECONDS if suspect else HUNG_SECONDS
         return max(usual, PAUSE_FACTOR * watched.longest_pause_seconds)
 
@@ -118,3 +126,7 @@ class SignsOfLife:
             for line in status.splitlines()
             if line.startswith(("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))
         )
+
+
+def _kind(name: str) -> str:
+    return SERVER if name == SERVER else STUB

@@ -20,7 +20,7 @@ from sam2_server.published_state import PublishedState
 from sam2_server.readiness import require_answer, wait_until_loaded
 from sam2_server.reaper import Reaper
 from sam2_server.server_log import ServerLog, for_people
-from sam2_server.signs_of_life import SignsOfLife
+from sam2_server.signs_of_life import SERVER, SignsOfLife
 from sam2_server.state import ProcessId, ServerState, StateDir
 from sam2_server.stubs import StubWatcher
 
@@ -61,6 +61,7 @@ class Supervisor:
         self._published = PublishedState(state_dir, state, options.ready_file, self._warn)
         self._signals = 0
         self._ready_seconds = 0.0
+        self._signs = SignsOfLife()
         self._log = ServerLog(state_dir.log_file)
 
     @property
@@ -133,7 +134,6 @@ class Supervisor:
 
     def _watch(self, process: TritonProcess, stubs: StubWatcher) -> str | None:
         """Why the server has to be restarted, or None once a signal came."""
-        signs = SignsOfLife()
         with self._probing(process) as health:
             while not self._signals:
                 now = time.monotonic()
@@ -142,9 +142,9 @@ class Supervisor:
                 if self._options.supervise:
                     if crashed := stubs.crashed():
                         return f"the process of {', '.join(crashed)} died"
-                    processes = {process.pid: "tritonserver", **stubs.processes()}
+                    processes = {process.pid: SERVER, **stubs.processes()}
                     suspects = health.suspects(now) if health is not None else ()
-                    if missing := signs.missing(processes, suspects, now):
+                    if missing := self._signs.missing(processes, suspects, now):
                         return "; ".join(
                             f"the process of {name} is hung, no sign of life for {seconds:.0f} s"
                             for name, seconds in missing

@@ -62,6 +62,19 @@ def test_who_never_was_seen_running_is_not_missed(tmp_path: Path) -> None:
         first_missing(SignsOfLife(tmp_path), 0.0)
 
 
+def test_one_that_stops_at_once_is_missed_for_what_others_of_its_kind_do(tmp_path: Path) -> None:
+    kernel, signs = Kernel(tmp_path, 1), SignsOfLife(tmp_path)
+    live(kernel, signs, 60, 1)
+    (tmp_path / "8" / "task" / "8").mkdir(parents=True)
+    (tmp_path / "8" / "task" / "8" / "status").write_text("voluntary_ctxt_switches:\t1\n")
+    names = {PROCESS: "encoder_0_0", 8: "encoder_0_1"}
+    missing: list[tuple[str, float]] = []
+    for now in range(60, 100, 2):
+        kernel.switch(0)
+        missing = missing or signs.missing(names, set(), float(now))
+    assert missing == [("encoder_0_1", HUNG_SECONDS)]
+
+
 def test_who_pauses_and_goes_on_is_given_more_time(tmp_path: Path) -> None:
     kernel, signs = Kernel(tmp_path, 1), SignsOfLife(tmp_path)
     live(kernel, signs, 60, 1)
