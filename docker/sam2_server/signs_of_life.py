@@ -16,7 +16,7 @@ HUNG_SECONDS = 20.0
 SUSPECT_SECONDS = 6.0
 # A process that has paused and gone on is given several times that pause from then on.
 PAUSE_FACTOR = 5.0
-# Only a kind of process of which one was seen running so often is expected to go on with it: also the one that
+# Only a kind of process of which one was seen running so often is expected to go on with it: also one that
 # was stopped as soon as it had begun, and that of the next start.
 EXPECTED_AFTER_CHECKS = 3
 SERVER = "tritonserver"
