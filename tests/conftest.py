@@ -1,7 +1,12 @@
 """One real server for the session, with the small model in the box."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before any test imports them: these report to their makers unless told otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 

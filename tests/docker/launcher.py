@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped,unused-ignore]
-from sam2_server.probe import probe_inputs
+from sam2_server.probe import Asker, probe_inputs
 from tritonclient import grpc
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
@@ -55,7 +55,12 @@ class Launcher:
     """A launcher process with its state directory."""
 
     def __init__(
-        self, repository: Path, state_dir: Path, *options: str, ports: tuple[str, ...] = FREE_PORTS
+        self,
+        repository: Path,
+        state_dir: Path,
+        *options: str,
+        ports: tuple[str, ...] = FREE_PORTS,
+        variables: dict[str, str] | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.output_file = state_dir.with_suffix(".out")
@@ -70,7 +75,7 @@ class Launcher:
                     *ports,
                     *options,
                 ),
-                env=environment(),
+                env=environment(**(variables or {})),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -115,6 +120,13 @@ class Launcher:
                 return child
         raise LookupError(f"no process of {model}")
 
+    def reaper(self) -> psutil.Process:
+        """The process that removes what this launcher leaves when it is killed."""
+        for child in psutil.Process(self.process.pid).children():
+            if child.cmdline()[-1] == "sam2_server.reaper":
+                return child
+        raise LookupError("no reaper")
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
@@ -140,7 +152,9 @@ class Launcher:
 def infer(address: str, image_id: str = "test", timeout: float = 30) -> float:
     """One request to the public model; its one number."""
     inputs = []
-    tensors = probe_inputs() | {"image_id": ("BYTES", np.array([image_id.encode()], np.object_))}
+    tensors = probe_inputs(Asker("test")) | {
+        "image_id": ("BYTES", np.array([image_id.encode()], np.object_))
+    }
     for name, (dtype, array) in tensors.items():
         tensor = grpc.InferInput(name, list(array.shape), dtype)
         tensor.set_data_from_numpy(array)

@@ -31,7 +31,7 @@ COINS = bytes_tensor(photograph("coins.png"))
 @pytest.fixture(scope="module")
 def own_server(demo_repository, tmp_path_factory):
     directory = tmp_path_factory.mktemp("killed")
-    with RunningServer(demo_repository, directory, "--max-crashes", "20") as server:
+    with RunningServer(demo_repository, directory) as server:
         yield server
 
 
