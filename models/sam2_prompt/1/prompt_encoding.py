@@ -8,7 +8,7 @@ inputs cannot be left out, so a token labelled -2 stands there, which the decode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,7 @@ def encode_prompt(
     """
     objects = _count_objects(prompt, limits)
     _check_points(prompt, limits)
+    prompt = _without_empty_points(prompt)
     _check_box(prompt.box)
     _check_finite("mask_input", prompt.mask_input)
 
@@ -139,9 +140,10 @@ def _check_points(prompt: RawPrompt, limits: PromptLimits) -> None:
             f"point_labels: expected shape {list(coords.shape[:2])} as point_coords"
             f" {list(coords.shape)} has, got {list(labels.shape)}"
         )
-    if not 1 <= coords.shape[1] <= limits.max_points_per_object:
+    fewest = 0 if _has_other_prompt(prompt) else 1
+    if not fewest <= coords.shape[1] <= limits.max_points_per_object:
         raise InvalidPromptError(
-            f"point_coords: expected 1 to {limits.max_points_per_object} points per object (N;"
+            f"point_coords: expected {fewest} to {limits.max_points_per_object} points per object (N;"
             f" max_points_per_object), got {coords.shape[1]}"
         )
     _check_finite("point_coords", coords)
@@ -151,6 +153,17 @@ def _check_points(prompt: RawPrompt, limits: PromptLimits) -> None:
             "point_labels: expected 1 (foreground), 0 (background) or -1 (padding), got"
             f" {int(unknown.flat[0])}"
         )
+
+
+def _has_other_prompt(prompt: RawPrompt) -> bool:
+    return prompt.box is not None or prompt.mask_input is not None
+
+
+def _without_empty_points(prompt: RawPrompt) -> RawPrompt:
+    """No points beside a box or a mask are as good as none sent: front ends send their arrays empty."""
+    if prompt.point_coords is None or prompt.point_coords.shape[1] > 0:
+        return prompt
+    return replace(prompt, point_coords=None, point_labels=None)
 
 
 def _check_box(box: FloatArray | None) -> None:
