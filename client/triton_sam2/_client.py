@@ -89,8 +89,8 @@ class SAM2TritonClient:
 
         Args:
             image: a path, an image file's bytes (JPEG, PNG, WebP, BMP, TIFF) or an open file, sent untouched;
-                or pixels, uint8 [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or a PIL image (its pixels as they are,
-                without EXIF orientation), sent as PNG; or a handle from an earlier call.
+                or pixels, uint8 [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or a PIL image (its pixels as they
+                are, without EXIF orientation), sent as PNG; or a handle from an earlier call.
             image_id: a name for it (the server bounds its length); default: an id made from the bytes.
                 Alone, without an image, it refers to an image that the server already has.
             timeout: seconds; default: the client's.

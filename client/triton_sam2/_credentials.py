@@ -55,7 +55,7 @@ class Credentials:
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers as both protocols take them, their names in lower case; a value, which may be a key, is not quoted."""
+    """Headers as both protocols take them, names in lower case; a value may be a key, so none is quoted."""
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):

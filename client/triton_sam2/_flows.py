@@ -136,8 +136,8 @@ def _of_the_same_image(result: Segmentation, handle: ImageHandle) -> Segmentatio
         (height, width), (now_height, now_width) = handle.original_hw, result.original_hw
         raise ImageChangedError(
             f"image_id: {wanted!r} was an image of {width} x {height} pixels and now stands for "
-            f"{result.image_id!r} of {now_width} x {now_height}: another client gave it that name, or the file "
-            "changed. Set the image again, under a name of its own or without one"
+            f"{result.image_id!r} of {now_width} x {now_height}: it was given to another image. "
+            "Set the image again, under a name of its own or without one"
         )
     return result
 

@@ -13,11 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from triton_sam2._errors import InvalidInputError
 
-ImageSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.uint8] | Image.Image
-)
-"""A path; an image file's bytes, or the file itself, open for reading; pixels: uint8, [H, W, 3] RGB, [H, W] or
-[H, W, 1] grey; or a PIL image, whose pixels are taken as they are (as SAM2ImagePredictor.set_image does)."""
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | NDArray[np.uint8] | Image.Image
+"""A path; an image file's bytes, or the file itself, open for reading; pixels: uint8, [H, W, 3] RGB, [H, W]
+or [H, W, 1] grey; or a PIL image, its pixels taken as they are (as SAM2ImagePredictor.set_image does)."""
 
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}  # PIL's, as PNG keeps them without loss
 _OTHER_MODES = {"CMYK", "HSV", "LAB", "PA", "RGBX", "RGBa", "YCbCr"}  # a conversion to RGB
@@ -95,7 +93,8 @@ def _read_open_file(file: Any) -> bytes:
         raise InvalidInputError(f"image: cannot read the open file: {error}") from error
     if not isinstance(content, bytes | bytearray):
         raise InvalidInputError(
-            f"image: expected a file opened in binary mode ('rb'), got one that reads {type(content).__name__}"
+            "image: expected a file opened in binary mode ('rb'), got one that reads "
+            f"{type(content).__name__}"
         )
     if not content:
         raise InvalidInputError("image: the open file is empty")
@@ -115,7 +114,8 @@ def _pil_bytes(image: Image.Image) -> bytes:
             raise
         raise InvalidInputError(f"image: the PIL image cannot be read: {error}") from error
     raise InvalidInputError(
-        f"image: expected a PIL image of 8 or 16 bits, for example of mode RGB, L or I;16, got mode {image.mode!r}"
+        "image: expected a PIL image of 8 or 16 bits, for example of mode RGB, L or I;16, got mode "
+        f"{image.mode!r}"
     )
 
 
@@ -123,7 +123,5 @@ def _png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # Level 1: a third larger than the default, several times faster. No EXIF: coordinates refer to the pixels
     # as they lie in memory. No text, no profile: nothing but pixels is wanted.
-    image.save(
-        buffer, "PNG", compress_level=1, exif=b"", icc_profile=None, pnginfo=PngInfo()
-    )
+    image.save(buffer, "PNG", compress_level=1, exif=b"", icc_profile=None, pnginfo=PngInfo())
     return buffer.getvalue()

@@ -44,8 +44,8 @@ def rle_to_mask(rle: CocoRle) -> NDArray[np.uint8]:
 def mask_to_polygons(mask: NDArray[np.uint8], tolerance_px: float) -> list[NDArray[np.float32]]:
     """Outer outlines, [K, 2] x, y each, through the centres of the border's pixels. Needs OpenCV.
 
-    K is 3 or more: other tools refuse fewer points, or take two for a box. A speck of one pixel or one straight
-    line of them, which has no such outline, is left out.
+    K is 3 or more: other tools refuse fewer points, or take two for a box. A speck of one pixel or one
+    straight line of them, which has no such outline, is left out.
     """
     cv2 = require("cv2", "outlines of masks")
     # Without simplification every border pixel is kept where the outline turns, so that filling it is exact.
