@@ -1,5 +1,6 @@
 """`triton-sam2 batch`: many images, a prompts file, one COCO results file."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -22,15 +23,9 @@ from triton_sam2._errors import (
 )
 from triton_sam2.cli._batch_images import ImageFiles, find_images
 from triton_sam2.cli._batch_journal import Journal, complete_path, journal_path
-from triton_sam2.cli._batch_prompts import (
-    TABLES,
-    PromptFile,
-    check_prompts,
-    parse_json,
-    read_text,
-)
+from triton_sam2.cli._batch_prompt_file import read_prompt_file
+from triton_sam2.cli._batch_prompts import PromptFile
 from triton_sam2.cli._batch_run import Job, JobResult, make_jobs, overlay_path, run_job
-from triton_sam2.cli._batch_tables import parse_table
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -109,18 +104,13 @@ def batch(
     clicks.json: `{"dog.jpg": [{"points": [[512, 380]], "labels": [1]}, {"box": [10, 10, 200, 300]}]}`;
     the name `*` stands for every image.
     """
-    text = read_text(prompts)
-    is_table = prompts.suffix.lower() in TABLES and not text.lstrip().startswith("{")
-    parsed = (
-        parse_table(text, prompts)
-        if is_table
-        else parse_json(text, prompts, skip_crowds=skip_crowds)
-    )
+    parsed = read_prompt_file(prompts, skip_crowds=skip_crowds)
     found = find_images(images, _own_files(prompts, output, overlays))
-    jobs = _plan(found, check_prompts(parsed, prompts), prompts, output, overlays)
+    jobs = _plan(found, parsed, prompts, output, overlays)
     # Whatever makes a result what it is: the images' own folder, what to do with them, where it goes.
     options = [multimask, skip_crowds, str(overlays and overlays.absolute())]
-    journal = Journal(output, json.dumps([str(Path(images).absolute()), text, options]))
+    prompts_hash = hashlib.sha256(prompts.read_bytes()).hexdigest()
+    journal = Journal(output, json.dumps([str(Path(images).absolute()), prompts_hash, options]))
     done = {
         job.name: entries
         for job in jobs

@@ -1,4 +1,4 @@
-"""Prompt files of `triton-sam2 batch`: JSON, CSV, or the boxes of a COCO annotation file."""
+"""Prompts of `triton-sam2 batch`, and their JSON forms: our own, and COCO's annotation files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from triton_sam2._errors import InvalidInputError
 
 EVERY_IMAGE = "*"
-TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass
@@ -32,21 +31,7 @@ PromptFile: TypeAlias = dict[str, list[ObjectPrompt]]
 """The objects of each image, by its name in the file."""
 
 
-def read_text(path: Path) -> str:
-    """A prompts file's text, UTF-8 or what Excel calls Unicode."""
-    try:
-        content = path.read_bytes()
-        is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except OSError as error:
-        raise InvalidInputError(f"--prompts: cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"--prompts: cannot read {path}: expected UTF-8, got {error}"
-        ) from error
-
-
-def parse_json(text: str, path: Path, *, skip_crowds: bool) -> PromptFile:
+def parse_json(text: str, path: Path, skip_crowds: bool) -> PromptFile:
     """Prompts by image name, of our own form or COCO's; raises InvalidInputError, naming the place.
 
     Ours: `{"photo.jpg": [{"points": [[x, y], ...], "labels": [1, ...], "box": [x0, y0, x1, y1],
@@ -62,17 +47,6 @@ def parse_json(text: str, path: Path, *, skip_crowds: bool) -> PromptFile:
     if "annotations" in document:
         return _from_coco(document, path, skip_crowds)
     return _from_json(document, path)
-
-
-def check_prompts(prompts: PromptFile, path: Path) -> PromptFile:
-    """The prompts, each of which has something to segment by."""
-    for name, objects in prompts.items():
-        for index, prompt in enumerate(objects):
-            if prompt.is_empty:
-                raise InvalidInputError(
-                    f"--prompts: {path}: {name}: object {index + 1} has no prompt"
-                )
-    return prompts
 
 
 def whole_number(value: Any) -> int:
