@@ -15,11 +15,12 @@ from triton_sam2._urls import Endpoint
 
 _INT32_MAX = 2**31 - 1
 # A connection that a router has dropped without a word (NAT, load balancers) is found out by pings during a
-# call: one after 10 s of silence, given up after 10 s without an echo. Servers count pings on a silent
-# connection and end it after three; gRPC's own limit of two (then one a minute) stays within that, and our
-# launcher allows any number, so that an encode may be silent for as long as it takes.
-KEEPALIVE_TIME_MS = 10_000
-KEEPALIVE_TIMEOUT_MS = 10_000
+# call: one after 10 s of silence, given up after 30 s without an echo. Less would take a slow line for a dead
+# one, on which an echo waits behind megabytes of image; more would not fit into a call's usual 60 s.
+# Servers count pings on a silent connection and end it after three; gRPC's own limit of two (then one a
+# minute) stays within that for two minutes, and our launcher allows any number.
+PING_AFTER_MS = 10_000
+PING_TIMEOUT_MS = 30_000
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Images and masks beyond gRPC's 4 MB default.
     ("grpc.max_send_message_length", _INT32_MAX),
@@ -61,8 +62,9 @@ def channel_options(endpoint: Endpoint) -> list[tuple[str, int]]:
     """gRPC's options for a connection to an endpoint."""
     return [
         *_CHANNEL_OPTIONS,
-        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_time_ms", PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),  # the kernel's own: unacknowledged bytes
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         # A proxy (http_proxy, https_proxy) that leads elsewhere never knows what listens on this machine.
         *([("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else []),
     ]

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from triton_sam2._errors import InvalidInputError, ServerUnavailableError
 from triton_sam2._masks import rle_to_mask
-from triton_sam2.cli._batch_prompt_file import read_prompt_file
 from triton_sam2.cli._batch_images import find_images
+from triton_sam2.cli._batch_prompt_file import read_prompt_file
 
 from tests.client.fake_servers import grpc_server
 from tests.client.fakes import png_of

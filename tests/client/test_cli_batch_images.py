@@ -88,7 +88,11 @@ def test_same_names_in_two_folders_and_two_endings(batch, tmp_path):
     names = ["a/1.png", "b/1.png", "1.png", "1.webp", "A/1.png", "a_1.png", "a/1.png.png"]
     for index, name in enumerate(names):
         photo(folder / name, 60 + index)
-    for prompts in ({"*": CLICK}, dict.fromkeys(names, CLICK), dict.fromkeys(reversed(names), CLICK)):
+    for prompts in (
+        {"*": CLICK},
+        dict.fromkeys(names, CLICK),
+        dict.fromkeys(reversed(names), CLICK),
+    ):
         code, results, err = batch(folder, prompts, "--overlays", seen)
         assert code == 0, err
         assert widths(results) == {name: [60 + index] for index, name in enumerate(names)}

@@ -225,7 +225,7 @@ def test_a_server_that_returns_is_found_again(sam):
         (200, b"<html>a web page</html>", ServerError),
         (200, b'{"outputs": []}', ServerError),
         (200, b'{"outputs": 3}', ServerError),
-        (200, b'[]', ServerError),
+        (200, b"[]", ServerError),
         (
             200,
             b'{"outputs": [{"name": "cached_image_id", "datatype": "BYTES", "shape": [7], "data": ["x"]}]}',
