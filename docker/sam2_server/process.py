@@ -54,6 +54,9 @@ def build_command(
         f"--grpc-port={ports.grpc}",
         f"--metrics-address={addresses.triton_http(options.host)}",
         f"--metrics-port={ports.metrics}",
+        # Clients ping a silent connection (an encode takes its time) to find out whether it is dead; by
+        # default Triton hangs up on the third ping within five minutes.
+        "--grpc-http2-max-ping-strikes=0",
         f"--log-verbose={options.log_verbose}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # A region that grows stalls the request that makes it grow by 45 to 110 ms: start large.

@@ -89,8 +89,8 @@ def build_cpp(folder):
 
 
 def build_curl(folder):
-    need("bash", "curl", "awk")
-    return ["bash", EXAMPLES / "curl/segment.sh"]
+    need("curl", "awk")
+    return ["sh", EXAMPLES / "curl/segment.sh"]
 
 
 BUILDERS = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from triton_sam2 import (
     AccessDeniedError,
+    CallCancelledError,
     CallTimeoutError,
     ImageNotFoundError,
     InvalidInputError,
@@ -25,6 +26,7 @@ from triton_sam2._transports.statuses import error_from_status
 from tests.client.fake_servers import grpc_server, http_server
 from tests.client.fakes import FakeSam, png_of
 
+NO_VERSIONS = "Request for unknown model: 'sam2' has no available versions"
 CLICK = ([[30, 20]], [1])
 QUICK = RetryPolicy(retries=1, first_pause_s=0.001)
 
@@ -213,6 +215,7 @@ def test_a_server_that_returns_is_found_again(sam):
         (403, b"<html>Forbidden</html>", AccessDeniedError),
         (400, b'{"error": "image: not an image"}', InvalidInputError),
         (404, b'{"error": "Request for unknown model: \'sam2\' is not found"}', ModelNotFoundError),
+        (404, f'{{"error": "{NO_VERSIONS}"}}'.encode(), ServerUnavailableError),
         (413, b"<html>too large</html>", InvalidInputError),
         (429, b"", ServerUnavailableError),
         (502, b"<html>Bad Gateway</html>", ServerUnavailableError),
@@ -221,6 +224,13 @@ def test_a_server_that_returns_is_found_again(sam):
         (418, b"[]", ServerError),
         (200, b"<html>a web page</html>", ServerError),
         (200, b'{"outputs": []}', ServerError),
+        (200, b'{"outputs": 3}', ServerError),
+        (200, b"[]", ServerError),
+        (
+            200,
+            b'{"outputs": [{"name": "cached_image_id", "datatype": "BYTES", "shape": [7], "data": ["x"]}]}',
+            ServerError,
+        ),
         (302, b"", ServerError),
     ],
 )
@@ -246,11 +256,18 @@ def test_redirects_are_not_followed(sam):
     [
         ("NOT_FOUND", "send the image again", ImageNotFoundError),
         ("NOT_FOUND", "Request for unknown model: 'sam2' is not found", ModelNotFoundError),
+        # What a server that stops says, with either status; and a model that was never there.
+        ("NOT_FOUND", NO_VERSIONS, ServerUnavailableError),
+        ("UNAVAILABLE", NO_VERSIONS, ServerUnavailableError),
         (
             "UNAVAILABLE",
-            "Request for unknown model: 'sam2' has no available versions",
-            ModelNotFoundError,
+            "Request for unknown model: 'sam2' version 1 is not at ready state",
+            ServerUnavailableError,
         ),
+        ("NOT_FOUND", f"in ensemble 'sam2', {NO_VERSIONS}", ServerUnavailableError),
+        ("CANCELLED", "CANCELLED", ServerUnavailableError),
+        ("CANCELLED", "Locally cancelled by application!", CallCancelledError),
+        ("NOT_FOUND", "image_id: no image is kept under 'is not ready'", ImageNotFoundError),
         ("PERMISSION_DENIED", "", AccessDeniedError),
         ("UNIMPLEMENTED", "x", ServerError),
         ("SOMETHING_NEW", "x", ServerError),

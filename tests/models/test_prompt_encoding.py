@@ -42,6 +42,15 @@ def test_a_mask_alone_has_no_token_at_all():
     assert prompt.dense_mask_input.sum() == 128
 
 
+@pytest.mark.parametrize(
+    "other", [{"box": [[0, 0, 1, 1]] * 2}, {"mask_input": np.ones((2, 1, 8, 8), np.float32)}]
+)
+def test_empty_points_beside_another_prompt_are_no_points(other):
+    empty = encode(point_coords=np.zeros((2, 0, 2)), point_labels=np.zeros((2, 0)), **other)
+    for name, array in vars(encode(**other)).items():
+        np.testing.assert_array_equal(getattr(empty, name), array)
+
+
 def test_dtypes_are_the_decoders():
     prompt = encode(box=[[0, 0, 1, 1]])
     assert [array.dtype for array in vars(prompt).values()] == ["f4", "i4", "f4", "f4"]
