@@ -1,7 +1,6 @@
 """Encrypted connections, with certificates made on the spot."""
 
 import http.server
-import shutil
 import ssl
 import subprocess
 import threading
@@ -12,8 +11,9 @@ from triton_sam2 import SAM2TritonClient, ServerUnavailableError
 
 from tests.client.fake_servers import HttpServer, grpc_server
 from tests.client.fakes import FakeSam, png_of
+from tests.tools import needs
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+pytestmark = needs("openssl")
 
 
 def openssl(*arguments):
