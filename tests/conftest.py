@@ -4,9 +4,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import tools
 from tests.running_server import ROOT, RunningServer
+
+# An example may take as long as it takes: no test counts on this machine's speed.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

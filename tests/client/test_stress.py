@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 def test_bursts_of_mouse_moves_with_cancellations(server):
     # The small model answers in milliseconds: now and then before any cancellation arrives.
-    for seed in range(4):
+    for seed in range(8):
         figures = burst_stress(server.grpc_url, server.metrics_url, seed)
         print(figures.report())
         figures.check()

@@ -96,7 +96,7 @@ def test_both_sides_show_certificates(url, pem):
 
 def test_a_client_without_certificate_is_refused(url, pem):
     with (
-        SAM2TritonClient(url, ca_file=pem / "ca.pem", timeout=5) as client,
+        SAM2TritonClient(url, ca_file=pem / "ca.pem", timeout=60) as client,
         pytest.raises(ServerUnavailableError),
     ):
         client.set_image(png_of())
@@ -104,7 +104,7 @@ def test_a_client_without_certificate_is_refused(url, pem):
 
 def test_a_server_of_an_unknown_authority_is_refused(url, pem):
     with (
-        SAM2TritonClient(url, timeout=5) as client,
+        SAM2TritonClient(url, timeout=60) as client,
         pytest.raises(ServerUnavailableError, match="(?i)certificate"),
     ):
         client.set_image(png_of())

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped,unused-ignore]
 from sam2_server.probe import probe_inputs
 from tritonclient import grpc
+
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 SHARED_MEMORY = Path("/dev/shm")
@@ -29,7 +29,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: str | Path, timeout: float = 60, **changes: str
+    *arguments: str | Path, timeout: float = PATIENCE_SECONDS, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself, with everything it says in `stdout`."""
     return subprocess.run(
@@ -41,14 +41,6 @@ def run(
         timeout=timeout,
         check=False,
     )
-
-
-def wait_until(what: Callable[[], bool], seconds: float, waiting_for: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds} s in vain for {waiting_for}")
-        time.sleep(0.05)
 
 
 class Launcher:
@@ -76,8 +68,8 @@ class Launcher:
             )
         self.prefix = ""
 
-    def wait_ready(self, seconds: float = 60) -> "Launcher":
-        wait_until(lambda: self.has_ended() or self._is_ready(), seconds, "ready")
+    def wait_ready(self) -> "Launcher":
+        wait_until(lambda: self.has_ended() or self._is_ready(), "ready")
         assert not self.has_ended(), self.output()
         self.prefix = self.state()["shm_prefix"]
         return self
@@ -115,7 +107,7 @@ class Launcher:
                 return child
         raise LookupError(f"no process of {model}")
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = PATIENCE_SECONDS) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
@@ -137,7 +129,7 @@ class Launcher:
         run("stop", "--state-dir", self.state_dir)
 
 
-def infer(address: str, image_id: str = "test", timeout: float = 30) -> float:
+def infer(address: str, image_id: str = "test", timeout: float = PATIENCE_SECONDS) -> float:
     """One request to the public model; its one number."""
     inputs = []
     tensors = probe_inputs() | {"image_id": ("BYTES", np.array([image_id.encode()], np.object_))}

@@ -11,43 +11,39 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.docker.conftest import StartLauncher
-from tests.docker.launcher import Launcher, infer, wait_until
+from tests.docker.launcher import Launcher, infer
 from tests.docker.small_repository import PICTURE_MODEL, write_repository
-
-RECOVERY_SECONDS = 15
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 
 def answers(launcher: Launcher) -> bool:
     try:
-        return infer(launcher.grpc_address(), timeout=2) > 0
+        return infer(launcher.grpc_address(), timeout=10) > 0
     except (InferenceServerException, KeyError):
         return False
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("victim", ["picture", "score", "tritonserver"])
-def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None:
-    started_at = time.monotonic()
+def test_a_killed_process_is_replaced(start: StartLauncher, victim: str, tmp_path: Path) -> None:
     launcher = start().wait_ready()
-    # On an overloaded machine a mere start takes longer than the promised recovery.
-    allowed_seconds = max(RECOVERY_SECONDS, 2 * (time.monotonic() - started_at))
     before = launcher.state()
-    in_flight: list[tuple[float, Exception]] = []
-    slow = threading.Thread(target=_collect_error, args=(launcher.grpc_address(), in_flight))
+    in_flight: list[InferenceServerException] = []
+    begun = tmp_path / "begun"
+    call = (launcher.grpc_address(), f"sleep:600:{begun}", in_flight)
+    slow = threading.Thread(target=_collect_error, args=call)
     slow.start()
-    time.sleep(0.5)
+    wait_until(begun.exists, "the request to be under way")
 
     process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
     killed_at = time.monotonic()
     process.kill()
-    wait_until(lambda: launcher.state()["restarts"] == 1, allowed_seconds, "the crash to be seen")
-    wait_until(lambda: answers(launcher), allowed_seconds, "an answer")
-    seconds = time.monotonic() - killed_at
-    print(f"{victim}: back in service after {seconds:.1f} s")
-    assert seconds < allowed_seconds
-    slow.join(10)
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the crash to be seen")
+    wait_until(lambda: answers(launcher), "an answer")
+    print(f"{victim}: back in service after {time.monotonic() - killed_at:.1f} s")
+    slow.join(PATIENCE_SECONDS)
     assert len(in_flight) == 1, "the request in flight should have got an error"
-    assert in_flight[0][0] < 5, "and at once"
+    assert "DEADLINE" not in str(in_flight[0].status()), "and before its own time was over"
     launcher.wait_ready()
     after = launcher.state()
     assert after["urls"] == before["urls"]
@@ -61,7 +57,7 @@ def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None
 def test_without_supervision_a_dead_server_ends_the_launcher(start: StartLauncher) -> None:
     launcher = start("--no-supervise").wait_ready()
     launcher.server().kill()
-    assert launcher.process.wait(15) == 3
+    assert launcher.process.wait(PATIENCE_SECONDS) == 3
     assert "tritonserver was ended by SIGKILL" in launcher.output()
     assert launcher.leftovers() == []
 
@@ -70,10 +66,10 @@ def test_without_supervision_a_dead_server_ends_the_launcher(start: StartLaunche
 def test_a_crash_loop_ends_with_a_message(start: StartLauncher) -> None:
     launcher = start("--max-crashes", "2").wait_ready()
     launcher.stub("picture").kill()
-    wait_until(lambda: launcher.state().get("restarts") == 1, 10, "the first crash")
+    wait_until(lambda: launcher.state().get("restarts") == 1, "the first crash")
     launcher.wait_ready()
     launcher.stub("score").kill()
-    assert launcher.process.wait(15) == 3
+    assert launcher.process.wait(PATIENCE_SECONDS) == 3
     assert "crashed 2 times within 300 s" in launcher.output()
     assert "score_0_0" in launcher.output()
     assert str(launcher.state_dir / "tritonserver.log") in launcher.output()
@@ -85,9 +81,9 @@ def test_a_crash_loop_ends_with_a_message(start: StartLauncher) -> None:
 def test_a_hung_model_is_found_by_the_probe(start: StartLauncher) -> None:
     launcher = start("--probe-interval", "1", "--probe-timeout", "2").wait_ready()
     launcher.stub("picture").suspend()
-    wait_until(lambda: launcher.state()["restarts"] == 1, 40, "the hang to be seen")
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the hang to be seen")
     assert "no answer to 3 health probes" in launcher.state()["last_crash"]
-    wait_until(lambda: answers(launcher), 60, "an answer")
+    wait_until(lambda: answers(launcher), "an answer")
 
 
 def test_a_starved_stub_is_not_taken_at_tritons_word() -> None:
@@ -102,24 +98,28 @@ def test_a_starved_stub_is_not_taken_at_tritons_word() -> None:
 def test_a_busy_server_is_left_alone(start: StartLauncher) -> None:
     """Its one instance is busy for longer than all probes together, yet requests get answers."""
     launcher = start("--probe-interval", "1", "--probe-timeout", "1").wait_ready()
-    deadline = time.monotonic() + 30
+    seen = threading.Event()
     errors: list[Exception] = []
 
     def keep_busy() -> None:
-        while time.monotonic() < deadline:
+        while not seen.is_set():
             try:
-                infer(launcher.grpc_address(), "sleep:1.5", timeout=60)
+                infer(launcher.grpc_address(), "sleep:1.5")
             except InferenceServerException as error:
                 errors.append(error)
 
     clients = [threading.Thread(target=keep_busy) for _ in range(6)]
     for client in clients:
         client.start()
-    for client in clients:
-        client.join()
+    try:
+        # All its probes went unanswered, and it was left alone.
+        wait_until(lambda: "busy, not hung" in launcher.output(), "the launcher's verdict")
+    finally:
+        seen.set()
+        for client in clients:
+            client.join()
     assert errors == []
     assert launcher.state()["restarts"] == 0
-    assert "busy, not hung" in launcher.output()
 
 
 @pytest.mark.server
@@ -224,9 +224,8 @@ class TestHealthWatch:
         assert len(messages) == 1
 
 
-def _collect_error(address: str, errors: list[tuple[float, Exception]]) -> None:
-    began = time.monotonic()
+def _collect_error(address: str, image_id: str, errors: list[InferenceServerException]) -> None:
     try:
-        infer(address, "sleep:20", timeout=60)
+        infer(address, image_id, timeout=500)
     except InferenceServerException as error:
-        errors.append((time.monotonic() - began, error))
+        errors.append(error)

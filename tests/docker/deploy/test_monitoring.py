@@ -51,7 +51,7 @@ def test_the_names_in_a_query_are_found() -> None:
 @pytest.mark.server
 def test_alerts_and_dashboard_name_metrics_that_exist(server: RunningServer) -> None:
     assert probe(f"grpc://{server.grpc_url}", 60).healthy
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+    with urllib.request.urlopen(server.metrics_url, timeout=60) as response:
         exported = set(
             re.findall(r"^([a-zA-Z_:][\w:]*)[{ ]", response.read().decode(), re.MULTILINE)
         )
