@@ -36,7 +36,7 @@ def test_latest_only_decodes_no_more_than_the_naive_queue(server):
     assert latest.decodes <= naive.decodes
 
 
-ROUNDS = 4
+ROUNDS = 7
 CANCELLATIONS_EACH = 40
 BURSTS_AT_MOST = 500
 
@@ -75,8 +75,9 @@ def test_answers_that_are_cancelled_on_arrival_leave_no_memory(server):
                 f"{cancelled} cancelled, {completed} completed, pauses up to {longest_pause_s:.3f} s"
             )
     print(f"resident memory after each round: {growth} MB")
-    # Each by its better round: answers that were given up may still be arriving while it is measured.
-    assert min(growth[2:]) - min(growth[:2]) < 60
+    # Medians of three, the first one left out: pools fill once, and answers that were given up may still
+    # arrive while one round is measured. What is kept for good is some 50 MB a round.
+    assert np.median(growth[4:]) - np.median(growth[1:4]) < 50
 
 
 def _resident_mb() -> float:
