@@ -181,7 +181,7 @@ def executions(server, model):
     """How many inferences a model has executed, by the server's own metrics."""
     url = server.metrics_url if "://" in server.metrics_url else f"http://{server.metrics_url}"
     url = url if url.endswith("/metrics") else f"{url}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         lines = response.read().decode().splitlines()
     name = f'nv_inference_count{{model="{model}"'
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

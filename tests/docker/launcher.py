@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped,unused-ignore]
 from sam2_server.probe import Asker, probe_inputs
 from tritonclient import grpc
+
+from tests.patience import wait_until
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 SHARED_MEMORY = Path("/dev/shm")
@@ -41,14 +41,6 @@ def run(
         timeout=timeout,
         check=False,
     )
-
-
-def wait_until(what: Callable[[], bool], seconds: float, waiting_for: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds} s in vain for {waiting_for}")
-        time.sleep(0.05)
 
 
 class Launcher:
@@ -82,7 +74,7 @@ class Launcher:
         self.prefix = ""
 
     def wait_ready(self, seconds: float = 60) -> "Launcher":
-        wait_until(lambda: self.has_ended() or self._is_ready(), seconds, "ready")
+        wait_until(lambda: self.has_ended() or self._is_ready(), "ready", seconds)
         assert not self.has_ended(), self.output()
         self.prefix = self.state()["shm_prefix"]
         return self

@@ -13,7 +13,8 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from tests.docker.conftest import StartLauncher
-from tests.docker.launcher import Launcher, command, environment, infer, run, wait_until
+from tests.docker.launcher import Launcher, command, environment, infer, run
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -36,7 +37,7 @@ def test_repeated_signals_end_it_at_once(start: StartLauncher) -> None:
     queued = threading.Thread(target=_ignore_errors, args=(launcher.grpc_address(), "sleep:30"))
     queued.start()  # one that waits keeps the launcher from taking the server for one at rest
     launcher.process.send_signal(signal.SIGINT)
-    wait_until(lambda: "Stopping" in launcher.output(), 30, "the first signal")
+    wait_until(lambda: "Stopping" in launcher.output(), "the first signal")
     launcher.process.send_signal(signal.SIGINT)
     launcher.process.send_signal(signal.SIGTERM)
 
@@ -48,7 +49,7 @@ def test_repeated_signals_end_it_at_once(start: StartLauncher) -> None:
 
 def test_a_signal_while_it_starts(start: StartLauncher) -> None:
     launcher = start()
-    wait_until(lambda: launcher.state().get("server") is not None, 30, "tritonserver")
+    wait_until(lambda: launcher.state().get("server") is not None, "tritonserver")
     launcher.prefix = launcher.state()["shm_prefix"]
 
     assert launcher.stop() == 0
@@ -64,7 +65,7 @@ def test_stop_status_and_ready_file(start: StartLauncher, tmp_path: Path) -> Non
     shown = json.loads(status.stdout)
     assert shown["ready"]
     assert shown["grpc_port"] == launcher.state()["grpc_port"] > 0
-    wait_until(ready_file.exists, 5, "the ready file")
+    wait_until(ready_file.exists, "the ready file")
     assert json.loads(ready_file.read_text())["urls"] == shown["urls"]
     healthy = run("probe", *options)
     assert healthy.returncode == 0, healthy.stdout

@@ -13,11 +13,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.docker.conftest import StartLauncher
-from tests.docker.launcher import Launcher, infer, wait_until
+from tests.docker.launcher import Launcher, infer
 from tests.docker.small_repository import PICTURE_MODEL, write_repository
-
-# Until something is taken for never happening; nothing here depends on how fast a machine is.
-PATIENCE_SECONDS = 120
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 
 def answers(launcher: Launcher) -> bool:
@@ -39,8 +37,8 @@ def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None
 
     process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
     process.kill()
-    wait_until(lambda: launcher.state()["restarts"] == 1, PATIENCE_SECONDS, "the crash to be seen")
-    wait_until(lambda: answers(launcher), PATIENCE_SECONDS, "an answer")
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the crash to be seen")
+    wait_until(lambda: answers(launcher), "an answer")
     slow.join(PATIENCE_SECONDS)
     assert not slow.is_alive()
     assert len(in_flight) == 1, "the request in flight should have got an error"
@@ -69,7 +67,7 @@ def test_crashes_one_after_another_are_no_reason_to_give_up(start: StartLauncher
     launcher = start().wait_ready()
     for crashes in range(1, 7):
         launcher.stub("picture").kill()
-        wait_until(lambda n=crashes: launcher.state()["restarts"] == n, PATIENCE_SECONDS, "a crash")
+        wait_until(lambda n=crashes: launcher.state()["restarts"] == n, "a crash")
         launcher.wait_ready(PATIENCE_SECONDS)
     assert answers(launcher)
     pauses = [float(seconds) for seconds in re.findall(r"restarting in (\S+) s", launcher.output())]
@@ -84,7 +82,7 @@ def test_a_restart_that_fails_is_tried_again(start: StartLauncher, tmp_path: Pat
     model = repository / "picture/1/model.py"
     model.write_text("raise RuntimeError('gone for a while')\n")
     launcher.stub("picture").kill()
-    wait_until(lambda: launcher.state()["restarts"] >= 3, PATIENCE_SECONDS, "two failed restarts")
+    wait_until(lambda: launcher.state()["restarts"] >= 3, "two failed restarts")
     assert "gone for a while" in launcher.state()["last_crash"]
     model.write_text(PICTURE_MODEL)
     launcher.wait_ready(PATIENCE_SECONDS)
@@ -102,10 +100,10 @@ def test_a_stopped_process_is_found_though_no_request_meets_it(
     time.sleep(4 * CHECK_SECONDS)
     process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
     process.suspend()
-    wait_until(lambda: launcher.state()["restarts"] == 1, PATIENCE_SECONDS, "the hang to be seen")
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the hang to be seen")
     assert f"the process of {victim}" in launcher.state()["last_crash"]
     assert "no sign of life" in launcher.state()["last_crash"]
-    wait_until(lambda: answers(launcher), PATIENCE_SECONDS, "an answer")
+    wait_until(lambda: answers(launcher), "an answer")
 
 
 @pytest.mark.server
@@ -129,13 +127,11 @@ def test_a_full_disk_ends_nothing(start: StartLauncher, tmp_path: Path) -> None:
     blocked.mkdir()
     address = launcher.grpc_address()
     launcher.stub("picture").kill()
-    wait_until(lambda: "cannot write" in launcher.output(), PATIENCE_SECONDS, "a warning")
-    wait_until(lambda: launcher.output().count("Ready.") == 2, PATIENCE_SECONDS, "the restart")
+    wait_until(lambda: "cannot write" in launcher.output(), "a warning")
+    wait_until(lambda: launcher.output().count("Ready.") == 2, "the restart")
     assert infer(address) > 0
     blocked.rmdir()
-    wait_until(
-        lambda: launcher.state()["restarts"] == 1, PATIENCE_SECONDS, "the state to be written"
-    )
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the state to be written")
     assert launcher.stop() == 0
     assert launcher.leftovers() == []
 
