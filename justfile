@@ -88,6 +88,7 @@ test-fast *args: (_install "client,server,export,dev")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
 # Install what some tests want besides Python packages (nginx, promtool, Go, …); Debian and Ubuntu, as root
+[group('development')]
 test-tools *args: (_install "client,server,export,dev")
     {{ python }} -m tests.tools "$@"
 

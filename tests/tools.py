@@ -18,7 +18,11 @@ COMMAND = "just test-tools"
 # Program ► Debian's package. Where it is there already, from wherever, its package is not installed.
 PACKAGES = {
     "bash": "bash",
+    "busybox": "busybox",
+    "cc": "gcc",
     "curl": "curl",
+    "dash": "dash",
+    "sh": "dash",
     "g++": "g++",
     "go": "golang-go",
     "java": "default-jdk-headless",

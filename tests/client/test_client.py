@@ -1,9 +1,7 @@
 import hashlib
-import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from triton_sam2 import (
     CallTimeoutError,
     ImageChangedError,
@@ -22,12 +20,6 @@ from triton_sam2._transports.rpc import bytes_tensor
 from tests.client.fakes import FakeSam, png_of
 
 CLICK = ([[30, 20]], [1])
-
-
-def closed_file():
-    file = io.BytesIO(png_of())
-    file.close()
-    return file
 
 
 @pytest.fixture
@@ -193,16 +185,15 @@ def test_other_errors_are_not_retried(client, server, error):
 
 
 def test_the_timeout_bounds_the_whole_call(server):
-    retry = RetryPolicy(retries=10_000, first_pause_s=0.1, longest_pause_s=0.1)
-    client = SAM2TritonClient(retry=retry, timeout=1, _transport=server)
-    server.failures = [ServerUnavailableError("busy")] * 10_000
-    with pytest.raises(ServerUnavailableError):
+    retry = RetryPolicy(retries=50, first_pause_s=0.04, longest_pause_s=0.04)
+    client = SAM2TritonClient(retry=retry, timeout=0.2, _transport=server)
+    server.failures = [ServerUnavailableError("busy")] * 99
+    with pytest.raises((ServerUnavailableError, CallTimeoutError)):
         client.set_image(png_of())
-    # Pauses of 50 to 100 ms; a slow machine sends fewer requests.
-    assert 2 <= len(server.requests) <= 1 / 0.05 + 1
+    assert 1 <= len(server.requests) < 51  # what the policy alone would allow
     timeouts = [request.timeout_s for request in server.requests]
     assert timeouts == sorted(timeouts, reverse=True)
-    assert 0 < timeouts[-1] < timeouts[0] <= 1
+    assert 0 < timeouts[-1] <= timeouts[0] <= 0.2
 
 
 def test_the_pauses_grow_and_differ():
@@ -210,48 +201,6 @@ def test_the_pauses_grow_and_differ():
     for pause_s, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=True):
         assert most / 2 <= pause_s <= most
     assert pauses != list(RetryPolicy(retries=6, first_pause_s=1, longest_pause_s=8).pauses_s())
-
-
-@pytest.mark.parametrize("shape", [(40, 60, 3), (40, 60), (40, 60, 1)])
-def test_arrays_are_sent_without_loss(client, server, shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    client.set_image(pixels[:, ::-1])
-    with Image.open(io.BytesIO(server.requests[0].inputs["image"][0])) as sent:
-        assert sent.format == "PNG"
-        np.testing.assert_array_equal(np.asarray(sent).reshape(shape), pixels[:, ::-1])
-    drawn = client.segment(pixels, *CLICK).overlay(pixels)
-    assert drawn.shape == (40, 60, 3)
-    np.testing.assert_array_equal(drawn[0, 0], np.broadcast_to(pixels[0, 0], 3))
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((4, 4, 3), np.float32), "float32"),
-        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
-        (np.zeros((0, 4, 3), np.uint8), r"\[0, 4, 3\]"),
-        (b"", "0 bytes"),
-        ("nowhere/photo.jpg", "cannot read nowhere/photo.jpg: No such file"),
-        (12, "got int"),
-        (io.BytesIO(), "the open file is empty"),
-        (io.StringIO("x"), "opened in binary mode"),
-        (closed_file, "cannot read the open file: I/O operation on closed file"),
-        (Image.new("F", (4, 4)), "got mode 'F'"),
-        (Image.new("RGB", (0, 4)), r"size \(0, 4\)"),
-        (lambda: Image.open(io.BytesIO(png_of()[:60])), "the PIL image cannot be read"),
-        ("a\0b", "cannot read"),
-        ("~nobody-of-this-name/a.png", "cannot read"),
-        ("x" * 5000, "cannot read x{200}…: File name too long"),
-        ("data:image/png;base64,iVBORw0KGgo=", "got a URL .*decode its base64"),
-        ("https://example.org/photo.jpg", "got a URL"),
-        (None, "image: missing"),
-    ],
-)
-def test_bad_images_are_named(client, server, image, message):
-    image = image() if callable(image) else image
-    with pytest.raises(InvalidInputError, match=message):
-        client.set_image(image)
-    assert not server.requests
 
 
 def test_bad_arguments_are_named_before_anything_is_sent(client, server):
@@ -307,64 +256,6 @@ def test_a_resent_image_is_checked_as_well(client, server):
     server.infer = lambda request: {**answer(request), "original_hw": np.array([9, 9], np.int32)}
     with pytest.raises(ImageChangedError):
         client.predict(*CLICK)
-
-
-def with_orientation(value):
-    exif = Image.Exif()
-    exif[0x0112] = value
-    buffer = io.BytesIO()
-    Image.fromarray(NOISE).save(buffer, "JPEG", exif=exif, quality=100)
-    return Image.open(io.BytesIO(buffer.getvalue()))
-
-
-NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        *(Image.fromarray(NOISE).convert(mode) for mode in ("RGB", "RGBA", "L", "LA", "1", "P")),
-        *(Image.fromarray(NOISE).convert(mode) for mode in ("CMYK", "YCbCr", "HSV")),
-        Image.fromarray(NOISE[:, :, 0].astype(np.uint16) * 257),
-        with_orientation(6),
-    ],
-    ids=lambda image: image.mode,
-)
-def test_pil_images_are_their_pixels(client, server, image):
-    assert client.set_image(image).original_hw == (image.height, image.width)
-    with Image.open(io.BytesIO(server.requests[0].inputs["image"][0])) as sent:
-        assert sent.format == "PNG"
-        assert not sent.getexif()
-        expected = image.convert("RGB") if image.mode in ("CMYK", "YCbCr", "HSV") else image
-        np.testing.assert_array_equal(np.asarray(sent), np.asarray(expected))
-    result = client.segment(image, *CLICK)
-    assert result.overlay(image).shape == (image.height, image.width, 3)
-
-
-def test_open_files_are_sent_from_their_beginning(client, server, tmp_path):
-    content = png_of()
-    path = tmp_path / "photo.png"
-    path.write_bytes(content)
-    buffer = io.BytesIO()
-    buffer.write(content)  # and stands at its end
-    with path.open("rb") as file, path.open("rb") as raw:
-        Image.open(file)
-        for image in (file, buffer, raw, Unseekable(content)):
-            result = client.segment(image, *CLICK)
-            assert server.requests[-1].inputs["image"][0] == content
-            if not isinstance(image, Unseekable):
-                assert result.overlay(image).shape == (40, 60, 3)
-    assert client.prefetch([buffer, path])[0].original_hw == (40, 60)
-
-
-class Unseekable(io.BytesIO):
-    """As a pipe, or a web framework's upload."""
-
-    def seekable(self):
-        return False
-
-    def seek(self, *_):
-        raise io.UnsupportedOperation("seek")
 
 
 def test_an_answer_that_lacks_a_part_is_an_error(client, server):

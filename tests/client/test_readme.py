@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from triton_sam2 import SAM2TritonClient
 from triton_sam2.cli._commands import commands
 from typer.main import get_command
 
+from tests import tools
 from tests.client.fake_servers import grpc_server
 from tests.client.fakes import FakeSam, png_of
 
@@ -46,8 +46,7 @@ def test_its_commands_parse(line):
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "busybox"])
 def test_the_main_readmes_curl_block_runs_in_any_shell(server, shell):
     """Its octal escapes and `wc -c` are what POSIX knows; `\\x` and `stat -c` are not."""
-    if shutil.which(shell) is None or shutil.which("curl") is None:
-        pytest.skip(f"not run: no {shell} or no curl here")
+    tools.skip_without(shell, "curl")
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (block,) = (block for block in blocks if "Inference-Header-Content-Length" in block)
     block = block.replace("localhost:8000", server.http_url)

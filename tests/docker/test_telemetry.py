@@ -4,21 +4,19 @@ A library that is loaded into every process writes down each look-up and each ad
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import tools
 from tests.docker.conftest import StartLauncher
 from tests.docker.launcher import infer
 from tests.running_server import ROOT
 
-COMPILER = shutil.which("cc")
-needs_compiler = pytest.mark.skipif(
-    COMPILER is None, reason="needs a C compiler: apt-get install gcc"
-)
+COMPILER = tools.find("cc")
+needs_compiler = tools.needs("cc")
 # What the launcher, the exporter and the tests have to bring themselves.
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
 WATCHER = r"""

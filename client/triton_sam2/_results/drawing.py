@@ -20,6 +20,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _GOLDEN_RATIO = 0.618034  # steps round the colour wheel by it never repeat and stay far apart
 
 
@@ -30,7 +32,7 @@ def upright_rgb(image: ImageSource) -> NDArray[np.uint8]:
         return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
     content = image_file_bytes(image)
     try:
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(_without_texts(content))) as file:
             file.load()
             upright = _turned(file)
             if upright.mode.startswith("I"):  # 16 bits, which convert() clips instead of scaling
@@ -38,6 +40,19 @@ def upright_rgb(image: ImageSource) -> NDArray[np.uint8]:
             return np.asarray(upright.convert("RGB"))
     except Exception as error:  # Pillow raises nearly anything at a file that it cannot read
         raise InvalidInputError(f"image: cannot draw on it: {error}") from error
+
+
+def _without_texts(content: bytes) -> bytes:
+    """A PNG file without its texts and colour profile, which Pillow refuses when they are large or broken."""
+    if not content.startswith(_PNG_SIGNATURE):
+        return content
+    kept, at = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")  # length, name, data, checksum
+        if content[at + 4 : at + 8] not in _PNG_TEXTS:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _turned(file: Image.Image) -> Image.Image:

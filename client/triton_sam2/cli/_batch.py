@@ -54,16 +54,21 @@ def batch(
     ],
     *,
     prompts: Annotated[
-        Path, typer.Option("--prompts", "-p", help="JSON, CSV or COCO boxes.", show_default=False)
+        Path,
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="Points and boxes: JSON, CSV, or COCO annotations (their boxes).",
+            show_default=False,
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The COCO results file.", show_default=False)
+        Path,
+        typer.Option("--output", "-o", help="The COCO results file, .json.", show_default=False),
     ],
     overlays: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder for pictures with masks, each at its image's path and name.png."
-        ),
+        typer.Option(help="A folder for pictures with masks: cats/1.jpg becomes cats/1.jpg.png."),
     ] = None,
     skip_crowds: Annotated[
         bool,

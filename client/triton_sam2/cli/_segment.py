@@ -29,7 +29,10 @@ def segment(
     point: Annotated[
         list[str] | None,
         typer.Option(
-            "--point", "-p", metavar="X,Y[,LABEL[,OBJECT]]", help="A pixel; label 1 in, 0 out."
+            "--point",
+            "-p",
+            metavar="X,Y[,LABEL[,OBJECT]]",
+            help="Label 1 in, 0 out; objects from 1.",
         ),
     ] = None,
     box: Annotated[
