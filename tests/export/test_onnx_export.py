@@ -87,7 +87,7 @@ def test_fp32_files_compute_what_pytorch_computes(files: GraphFiles, model: Sam2
 
 
 def test_any_number_of_objects_and_points(files: GraphFiles) -> None:
-    session = verification._session(files.decoder)
+    session = verification.open_session(files.decoder)
     side = IMAGE_SIZE // 4
     generator = np.random.default_rng(0)
     features = {
