@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from transformers import Sam2Model, Sam2VideoModel
 
 
+# Meta's and transformers' name of the bias that decides whether an object is there at all. An untrained model
+# takes everything for an object; else all of its masks on video would be the same, and empty.
+_SCORE_BIASES = ("pred_obj_score_head.proj_out.bias", "pred_obj_score_head.layers.2.bias")
+_SCORE_BIAS = 2.0
+
+
 def randomize(model: nn.Module, seed: int) -> None:
     """Fill all weights from a seed, tensor by tensor in the order of their names."""
     generator = torch.Generator().manual_seed(seed)
@@ -17,6 +23,8 @@ def randomize(model: nn.Module, seed: int) -> None:
             # SAM's own spread for the positional basis: clicks a few pixels apart must differ.
             other = 1.0 if name.endswith("positional_embedding") else 0.2
             mean, deviation = scales.get(id(tensor), (0.0, other))
+            if name.endswith(_SCORE_BIASES):
+                mean = _SCORE_BIAS
             tensor.copy_(mean + deviation * noise)
         if isinstance(model, (Sam2Model, Sam2VideoModel)):  # which hold one of Meta's tensors twice
             basis = model.prompt_encoder.shared_embedding.positional_embedding
