@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import Sam2Model
 
-from export.checkpoint import load_checkpoint, random_checkpoint, randomize
+from export.checkpoint import Memory, load_checkpoint, random_checkpoint
 from export.errors import CheckpointError, ImageSizeError
+from export.random_weights import randomize
 from export.sizes import image_size_of
 from tests.export.conftest import IMAGE_SIZE, micro_model
 
