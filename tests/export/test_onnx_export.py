@@ -31,7 +31,7 @@ def test_tensors_are_those_of_the_configuration(
     """Names, dtypes and dims, as Triton's C++ backend compares them."""
     config = tmp_path_factory.mktemp(served_as) / "config.pbtxt"
     text = (MODELS_DIR / served_as / "config.pbtxt").read_text()
-    config.write_text(resized_config(text, IMAGE_SIZE, CHANNELS))
+    config.write_text(resized_config(text, {"S": IMAGE_SIZE, "C": CHANNELS}))
     check_against_config(config, read_onnx_file(getattr(files, name)))
 
 
