@@ -125,7 +125,13 @@ def _load_meta(
     parts = _parts(renamed(path, meta), config, {}, memory, path)
     unused = () if memory.wanted else tuple(sorted(meta_video_keys(meta)))
     return LoadedCheckpoint(
-        parts.model, size, path.name, sha256_of_files([path]), unused, parts.video, parts.memory_name
+        parts.model,
+        size,
+        path.name,
+        sha256_of_files([path]),
+        unused,
+        parts.video,
+        parts.memory_name,
     )
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Model, Sam2VideoModel
 
-
 # Meta's and transformers' name of the bias that decides whether an object is there at all. An untrained model
 # takes everything for an object; else all of its masks on video would be the same, and empty.
 _SCORE_BIASES = ("pred_obj_score_head.proj_out.bias", "pred_obj_score_head.layers.2.bias")

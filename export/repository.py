@@ -120,7 +120,9 @@ def _value(term: str, sizes: dict[str, int], where: str) -> int:
             f"got {term!r}"
         )
     if found["symbol"] not in sizes:
-        raise RepositoryError(f"{where}: {term} is of the video graphs, which this repository has not")
+        raise RepositoryError(
+            f"{where}: {term} is of the video graphs, which this repository has not"
+        )
     value, divisor = sizes[found["symbol"]], int(found["divisor"] or 1)
     if value % divisor:
         raise RepositoryError(f"{where}: {term} is no whole number for {found['symbol']} = {value}")

@@ -28,7 +28,8 @@ TOLERANCES = {
     "fp32": {"features": 1e-2, "plane_logits": 2e-3, "plane_ious": 2e-3, "scores": 2e-3},
     "fp16": {"features": 1e-1, "plane_logits": 1e-1, "plane_ious": 1e-1, "scores": 1e-1},
 }
-# What an untrained or saturated head gives is nearly the same for all; errors are fractions of these at least.
+# What an untrained or saturated head gives is nearly the same for all: errors are fractions of these
+# at least.
 LEAST_DEVIATIONS = {"plane_ious": 0.05, "iou_predictions": 0.05, "object_score_logits": 0.5}
 
 

@@ -1,4 +1,4 @@
-"""What tracking computes, by transformers' own modules, one object at a time: the yardstick for the graphs."""
+"""What tracking computes, by transformers' own modules, one object at a time: the graphs' yardstick."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Decoded(NamedTuple):
 
 
 @torch.no_grad()
-def reference_condition(
+def reference_condition(  # noqa: PLR0917
     model: Sam2VideoModel,
     image_embed: Tensor,
     memories: Tensor,
@@ -45,7 +45,8 @@ def reference_condition(
 
     def grid(position_encoding: torch.nn.Module, channels: int) -> Tensor:
         encoded = position_encoding((1, channels, side, side), cpu, torch.float32)
-        return encoded.flatten(2).permute(2, 0, 1)
+        flat: Tensor = encoded.flatten(2).permute(2, 0, 1)
+        return flat
 
     places = grid(model.memory_encoder.position_encoding, depth)
     tokens = [memory.float().flatten(1).T[:, None] for memory in memories]
@@ -58,7 +59,7 @@ def reference_condition(
     )
     tokens.append(pointers.reshape(-1, 1, depth))
     positions.append(when.repeat_interleave(parts, dim=0)[:, None])
-    conditioned = model.memory_attention(
+    conditioned: Tensor = model.memory_attention(
         current_vision_features=image_embed.float().flatten(1).T[:, None],
         memory=torch.cat(tokens),
         current_vision_position_embeddings=grid(model.vision_encoder.neck.position_encoding, width),
@@ -136,6 +137,7 @@ def reference_remember(
     soft = (logits > 0).float() if binarize else logits.sigmoid()
     config = model.config
     masks = soft * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+    features: Tensor
     features, _ = model.memory_encoder(image_embed.float()[None], masks)
     if score <= 0:
         features = features + model.occlusion_spatial_embedding_parameter[..., None, None]

@@ -133,7 +133,10 @@ def test_a_checkpoint_without_memory(directory: Path, model: Sam2Model) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory_attention_hidden_size": 64}, "memory_attention_hidden_size expected 32, found 64"),
+        (
+            {"memory_attention_hidden_size": 64},
+            "memory_attention_hidden_size expected 32, found 64",
+        ),
         ({"memory_encoder_output_channels": 12}, "divisor of the image embeddings' 32 channels"),
         ({"num_maskmem": 5}, "num_maskmem expected 7, found 5"),
         ({"memory_attention_num_attention_heads": 2}, "attention_heads expected 1, found 2"),

@@ -56,10 +56,10 @@ SEVEN = torch.tensor([[7]])
 
 
 @torch.no_grad()
-def meta_conditioned(
+def meta_conditioned(  # noqa: PLR0917
     meta: Any, embed: Tensor, memories: Tensor, times: Tensor, pointers: Tensor, offsets: Tensor
 ) -> Tensor:
-    """As Meta's `_prepare_memory_conditioned_features` puts memories and pointers together, for one object."""
+    """As Meta's `_prepare_memory_conditioned_features` puts them together, for one object."""
     from sam2.modeling.sam2_utils import get_1d_sine_pe
 
     position = meta.image_encoder.neck.position_encoding(embed[None])
@@ -186,9 +186,7 @@ def test_decodings_are_metas(  # noqa: PLR0917
 
 @pytest.mark.parametrize("score", [1.0, -1.0])
 @pytest.mark.parametrize("binarize", [True, False])
-def test_memories_are_metas(
-    meta: Any, graphs: VideoGraphs, binarize: bool, score: float
-) -> None:
+def test_memories_are_metas(meta: Any, graphs: VideoGraphs, binarize: bool, score: float) -> None:
     embed = noise(1, C, SIDE, SIDE).half()
     logits, scores = 5 * noise(1, 1, LOW, LOW, seed=1), torch.tensor([[score]])
     with torch.no_grad():
@@ -241,7 +239,7 @@ def test_mask_prompts_are_metas(meta: Any, graphs: VideoGraphs, empty: bool) -> 
 
 @pytest.mark.parametrize("size", CONFIGS)
 def test_every_key_of_every_size_is_accounted_for(size: str) -> None:
-    """Names and shapes, both ways; four and two of Meta's tensors are one, or two copies of one, in transformers."""
+    """Names and shapes, both ways."""
     theirs = build_sam.build_sam2(CONFIGS[size], device="cpu").state_dict()
     with torch.device("meta"):  # names and shapes alone
         ours = video_model(video_config(config_for(size), {}, size)).state_dict()
@@ -258,7 +256,8 @@ def test_every_key_of_every_size_is_accounted_for(size: str) -> None:
         "shared_image_embedding.positional_embedding",
     }
     assert ours.keys() - found.keys() == special
-    assert len(theirs) - len(found) == 5  # point embeddings 0 to 3, the positional basis
+    # Four of Meta's are rows of one tensor, and one is there twice: point embeddings, positional basis.
+    assert len(theirs) - len(found) == 5
 
 
 def test_a_checkpoint_with_half_a_memory_is_refused(meta: Any, tmp_path: Path) -> None:

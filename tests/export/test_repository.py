@@ -88,7 +88,7 @@ def tensors_of_video(
     return found
 
 
-def write_hollow(
+def write_hollow(  # noqa: PLR0917
     folder: Path,
     image_size: int = 1024,
     channels: int = 256,
@@ -275,7 +275,9 @@ def test_wrong_formulas(line: str, message: str) -> None:
 
 
 def test_a_formula_of_the_memory_needs_one() -> None:
-    with pytest.raises(RepositoryError, match="D is of the video graphs, which this repository has"):
+    with pytest.raises(
+        RepositoryError, match="D is of the video graphs, which this repository has"
+    ):
         resized_config("dims: [ 1 ] # [D]", {"S": 256, "C": 96})
 
 

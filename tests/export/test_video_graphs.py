@@ -117,7 +117,9 @@ def test_memories_are_a_set(video_graphs: VideoGraphs) -> None:
     got = remembered.reordered([2, 0, 1], [1, 2, 0]).condition(video_graphs)
     # Sums in another order, then one rounding to FP16.
     assert_close_half(got, expected.float())
-    assert not torch.equal(remembered.reordered([0, 1, 1], [0, 1, 2]).condition(video_graphs), expected)
+    assert not torch.equal(
+        remembered.reordered([0, 1, 1], [0, 1, 2]).condition(video_graphs), expected
+    )
 
 
 def test_objects_do_not_influence_one_another(video_graphs: VideoGraphs) -> None:
@@ -153,7 +155,9 @@ class Prompts:
     def __init__(self, labels: list[list[int]], **choices: list[float]) -> None:
         objects = len(labels)
         self.labels = torch.tensor(labels, dtype=torch.int32)
-        self.points = torch.rand(objects, len(labels[0]), 2, generator=torch.Generator().manual_seed(4))
+        self.points = torch.rand(
+            objects, len(labels[0]), 2, generator=torch.Generator().manual_seed(4)
+        )
         self.masks = 4 * noise(objects, 1, LOW, LOW, seed=5)
         self.embed = noise(objects, CHANNELS, SIDE, SIDE, seed=6).half()
         self.high_res = (
