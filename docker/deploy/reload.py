@@ -14,8 +14,8 @@ from deploy.errors import DeployError
 
 # The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
 # and clients send the image again, which is better than a mask from other weights.
-# The video graphs, where there are any, follow: until the last one is in, they refuse each other's features by
-# their fingerprints, and sessions of the old weights end.
+# The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
+# by their fingerprints, and sessions of the old weights end.
 VIDEO_ORDER = (
     "sam2_mask_prompt",
     "sam2_video_decoder",

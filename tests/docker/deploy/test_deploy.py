@@ -18,6 +18,7 @@ from deploy.errors import DeployError
 from deploy.files import DeployDir, Deployment, write_private
 from deploy.gateway import read_api_keys
 from deploy.reload import ORDER, check_interchangeable
+from deploy.steps import stage_repository
 from triton_sam2 import SAM2TritonClient
 
 from export.repository import assemble_repository
@@ -241,6 +242,16 @@ def test_video_neither_comes_nor_goes_with_a_reload(demo_repository: Path, tmp_p
         check_interchangeable(images, demo_repository)
     with pytest.raises(DeployError, match="sam2_mask_prompt is gone; just deploy again"):
         check_interchangeable(demo_repository, images)
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_a_deployment_for_images_alone_has_no_video_models(tmp_path: Path, video: bool) -> None:
+    directory, deployment = DeployDir(tmp_path), Deployment("demo", None, video=video)
+    directory.prepare(deployment)
+    assert directory.read().video == video
+    stage_repository(directory, deployment)
+    assert (directory.staged / "sam2_encoder/1/model.onnx").is_file()
+    assert (directory.staged / "sam2_memory_attention").exists() == video
 
 
 def test_graphs_are_fp16_on_a_gpu() -> None:
