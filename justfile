@@ -44,7 +44,7 @@ train-demo *args: (_install "client,server,export,dev")
 # Write the small model's ONNX files from its weights
 [group('models')]
 export-demo: (_install "client,server,export,dev")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 [group('models')]
