@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from image_errors import InvalidImageError, StructureLimits, check_size
+from image_errors import InvalidImageError, StructureLimits, check_length, check_size
 from image_files import recognise, refuse_several, without_metadata
 from pillow_decoding import decode_samples, read_header, to_rgb
 from PIL import Image
@@ -53,12 +53,7 @@ def decode_image(
         InvalidImageError: empty, too large, not an accepted format, a layout that is not read, broken,
             animated, or more than the memory holds.
     """
-    if not data:
-        raise InvalidImageError("image: expected the bytes of an image file, got 0 bytes")
-    if len(data) > max_image_bytes:
-        raise InvalidImageError(
-            f"image: expected at most {max_image_bytes} bytes (max_image_bytes), got {len(data)}"
-        )
+    check_length(len(data), max_image_bytes)
     limits = limits or StructureLimits()
     file_format = recognise(data)
     try:

@@ -22,6 +22,16 @@ class StructureLimits:
     max_tiff_directories: int = 64
 
 
+def check_length(length: int, max_bytes: int) -> None:
+    """Raises InvalidImageError where a file is empty or too large."""
+    if length == 0:
+        raise InvalidImageError("image: expected the bytes of an image file, got 0 bytes")
+    if length > max_bytes:
+        raise InvalidImageError(
+            f"image: expected at most {max_bytes} bytes (max_image_bytes), got {length}"
+        )
+
+
 def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
     """Holds a picture's size, as its header claims it, against the limits.
 

@@ -75,15 +75,20 @@ class Layout:
     order: str
 
     @property
+    def has_associated_alpha(self) -> bool:
+        """Whether the colours are stored multiplied with the alpha that follows them."""
+        return self.photometric in (*GREYS, RGB) and self.extra_samples[:1] == (ASSOCIATED_ALPHA,)
+
+    @property
     def pillow_reads_it(self) -> bool:
         """Whether Pillow knows the layout; the others are unpacked here."""
         if self.compression not in LOSSLESS_COMPRESSIONS:
             return True
+        if self.has_associated_alpha:
+            return False  # Pillow divides by alpha after rounding to 8 bits, and not at all in planes
         if self.photometric in GREYS and len(self.extra_samples) > 0:
             return self.bits == 8 and len(self.extra_samples) == 1
         if self.photometric == RGB:
-            if self.bits == 16 and self.extra_samples[:1] == (ASSOCIATED_ALPHA,):
-                return False  # divided by alpha after rounding to 8 bits: coarse where alpha is small
             return (self.bits == 8 and self.samples <= 6) or (self.bits == 16 and self.samples <= 4)
         if self.photometric == CMYK:
             return self.bits == 8 and self.samples <= 6
@@ -200,16 +205,17 @@ def _check_compression(layout: Layout) -> None:
         _refuse("FillOrder 1", f"FillOrder {layout.fill_order} with {bits}-bit samples")
     if layout.has_predictor and (bits not in (8, 16) or layout.compression in FAX_COMPRESSIONS):
         _refuse("a predictor with samples of 8 or 16 bits alone", f"{bits} bits")
+    if layout.has_associated_alpha and layout.is_planar and layout.samples == 2:
+        _refuse("grey samples beside their alpha", "grey multiplied with alpha in separate planes")
     if not layout.pillow_reads_it and layout.is_planar and layout.samples > MAX_PLANES:
         _refuse(f"at most {MAX_PLANES} separate planes", f"{layout.samples} of {bits} bits")
 
 
 def _normalised(directory: Directory, layout: Layout) -> dict[int, tuple[int, ...]]:
-    """Tags in the words that Pillow knows: one number for each sample, alpha first among what is extra."""
+    """Tags in the words that Pillow knows: one number for each sample, whatever is extra without a meaning."""
     colours = layout.samples - len(layout.extra_samples)
-    can_have_alpha = layout.photometric in (*GREYS, RGB)
-    alpha = int(can_have_alpha and layout.extra_samples[:1] == (ASSOCIATED_ALPHA,))
-    extra = ((alpha,) + (0,) * len(layout.extra_samples))[: len(layout.extra_samples)]
+    # Alpha is dropped, so whatever is extra may be called unspecified.
+    extra = (0,) * len(layout.extra_samples)
     replaced = {
         BITS: (layout.bits,) * (colours + len(extra)),
         SAMPLES: (colours + len(extra),),
@@ -266,7 +272,7 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
     for rows in _blocks(layout):
         samples = _samples(raw[rows], layout)
         colours = samples[..., :channels]
-        if layout.extra_samples[:1] == (ASSOCIATED_ALPHA,):
+        if layout.has_associated_alpha:
             colours = _without_alpha(colours, samples[..., channels, None], layout.bits)
         pixels[rows] = to_eight_bits(colours, layout.bits)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
