@@ -30,8 +30,9 @@ class OverloadedError(RuntimeError):
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """Longest image id in bytes, and how many images (and bytes of them) may be encoded or wait for it."""
+    """Longest image id and image file in bytes, and how many images (and bytes) may be encoded or wait."""
 
+    max_image_bytes: int
     max_image_id_bytes: int
     max_concurrent_encodes: int
     max_pending_encodes: int
@@ -98,13 +99,20 @@ class EmbeddingService:
         """Embeddings for image bytes, for an id, or for both (then the id becomes that image's name).
 
         Raises:
-            InvalidRequestError: neither was given, an unusable id, or a content id of other bytes.
+            InvalidRequestError: neither was given, too large an image, an unusable id, or a content id of
+                other bytes.
             ImageNotFoundError: an id alone that stands for nothing.
             OverloadedError: the image needs an encode and too many are pending.
         """
         if image_id is not None:
             self._check_id(image_id)
         if image is not None:
+            # Before it is hashed and copied: sam2_preprocess, which has the same limit, comes after both.
+            if len(image) > self._limits.max_image_bytes:
+                raise InvalidRequestError(
+                    f"image: expected at most {self._limits.max_image_bytes} bytes (max_image_bytes), got"
+                    f" {len(image)}"
+                )
             return await self._find_by_content(image, image_id)
         if image_id is not None:
             return await self._find_by_id(image_id)

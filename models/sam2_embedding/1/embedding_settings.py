@@ -13,6 +13,7 @@ LEAST_VALUES = {
     "cache_budget_bytes": 0,
     "cache_idle_seconds": 1,
     "max_names_per_image": 1,
+    "max_image_bytes": 1,
     "max_image_id_bytes": 71,  # "sha256:" and 64 hex digits: the ids that the server itself gives
     "max_concurrent_encodes": 1,
     "max_pending_encodes": 1,
@@ -42,6 +43,7 @@ def parse_settings(parameters: Parameters) -> EmbeddingSettings:
             max_names_per_image=values["max_names_per_image"],
         ),
         service=ServiceLimits(
+            max_image_bytes=values["max_image_bytes"],
             max_image_id_bytes=values["max_image_id_bytes"],
             max_concurrent_encodes=values["max_concurrent_encodes"],
             max_pending_encodes=values["max_pending_encodes"],
