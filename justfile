@@ -5,7 +5,7 @@ set positional-arguments
 
 python := ".venv/bin/python"
 # The exporter lives in the root, the launcher in docker/; the benchmark decodes images as the server does.
-export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/shared"
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1"
 
 # List the recipes
 [private]

@@ -1,10 +1,10 @@
 """Decodes image files in a process of its own, which can be ended while it decodes.
 
-Why a process: Pillow's decoders (libjpeg, libtiff, libwebp, zlib) do not return to Python before they are done,
-so neither a signal handler nor a thread can end one; a default signal action or a kill can, and then must not
-hit the model's own process. Why one that stays: starting Python for every picture costs 0.2 s, handing a
-picture over costs a copy. A file goes over in shared memory without a name (memfd), as does the picture; a line
-of JSON each way says what lies there.
+Why a process: Pillow's decoders (libjpeg, libtiff, libwebp, zlib) do not return to Python before they are
+done, so neither a signal handler nor a thread can end one; a default signal action or a kill can, and then
+must not hit the model's own process. Why one that stays: starting Python for every picture costs 0.2 s,
+handing a picture over costs a copy. A file goes over in shared memory without a name (memfd), as does the
+picture; a line of JSON each way says what lies there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class DecodeCancelledError(RuntimeError):
 
 
 class DecoderLostError(RuntimeError):
-    """The decoding process was ended from outside, or got too little of the machine; trying again may help."""
+    """The decoding process was ended from outside, or starved; trying again may help."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class ImageProcess:
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._limits = dict(limits)
+        self._shared: int | None = None
+        self._process: subprocess.Popen[bytes]
         self._start()
 
     def prepare(
@@ -79,7 +81,9 @@ class ImageProcess:
             self._restart()
         try:
             self._share(data)
-            answer = self._ask({"bytes": len(data), "side": side, "resample": resample}, is_cancelled)
+            answer = self._ask(
+                {"bytes": len(data), "side": side, "resample": resample}, is_cancelled
+            )
         except (OSError, MemoryError) as error:
             self._restart()
             raise DecoderLostError(f"{NOT_READY}: the machine has no room for the image") from error
@@ -109,7 +113,7 @@ class ImageProcess:
         return self._process.pid
 
     def _start(self) -> None:
-        self._shared: int | None = os.memfd_create("sam2-image")
+        self._shared = os.memfd_create("sam2-image")
         python = sys.executable or shutil.which("python3") or "python3"
         self._process = subprocess.Popen(
             [python, str(WORKER), str(self._memory), json.dumps(self._limits)],
@@ -135,24 +139,22 @@ class ImageProcess:
             file[:] = data
 
     def _ask(self, request: dict[str, Any], is_cancelled: Callable[[], bool]) -> dict[str, Any]:
-        assert self._process.stdin is not None
         seconds = self._limits["max_decode_seconds"] * WALL_SECONDS_PER_SECOND
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._input.write(json.dumps(request).encode() + b"\n")
+            self._input.flush()
         except BrokenPipeError:
             raise self._ended() from None
         return self._wait(time.monotonic() + seconds, is_cancelled)
 
     def _wait(self, deadline: float, is_cancelled: Callable[[], bool]) -> dict[str, Any]:
         """The next line from the process, which is one at a time and short."""
-        assert self._process.stdout is not None
-        while not select.select([self._process.stdout], [], [], PATIENCE_SECONDS)[0]:
+        while not select.select([self._output], [], [], PATIENCE_SECONDS)[0]:
             if is_cancelled():
                 raise DecodeCancelledError("the client cancelled this request")
             if time.monotonic() > deadline:
                 raise DecoderLostError(f"{NOT_READY}: it got too little of a busy machine")
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         if not line:
             raise self._ended()
         answer: dict[str, Any] = json.loads(line)
@@ -165,9 +167,16 @@ class ImageProcess:
                 f"image: expected a picture that decodes within {self._limits['max_decode_seconds']} s of"
                 " processor time (max_decode_seconds), got one that takes longer"
             )
-        if ended_by in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+        if ended_by in (
+            signal.SIGSEGV,
+            signal.SIGBUS,
+            signal.SIGABRT,
+            signal.SIGFPE,
+            signal.SIGILL,
+        ):
             return InvalidImageError(
-                f"image: expected a sound file, got one that ended its decoder ({signal.Signals(ended_by).name})"
+                "image: expected a sound file, got one that ended its decoder"
+                f" ({signal.Signals(ended_by).name})"
             )
         return DecoderLostError(f"{NOT_READY}: it was ended from outside")
 
@@ -183,6 +192,15 @@ class ImageProcess:
         os.ftruncate(self._memory, 0)
 
     @property
+    def _input(self) -> IO[bytes]:
+        return cast(IO[bytes], self._process.stdin)
+
+    @property
+    def _output(self) -> IO[bytes]:
+        return cast(IO[bytes], self._process.stdout)
+
+    @property
     def _memory(self) -> int:
-        assert self._shared is not None, "closed"
+        if self._shared is None:
+            raise RuntimeError("this decoder is closed")
         return self._shared

@@ -18,8 +18,8 @@ TRANSPARENCY_PHOTOMETRIC = 4
 # What says where the samples are and how they are laid out: width to planar configuration, fax options,
 # predictor, colour map, tiles, inks and extra samples, sample format, JPEG tables (new and old), YCbCr.
 SAMPLE_TAGS = frozenset(
-    (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325)
-    + (332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532)
+    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
+    | {332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
 )
 # The longest list that is read here: the colour map of 16 bits.
 MAX_VALUES = 3 << 16
@@ -143,6 +143,11 @@ def damaged(what: str) -> InvalidImageError:
 
 def _read_directories(data: bytes, limits: StructureLimits) -> list[Directory]:
     form = Form("<" if data[:2] == b"II" else ">", is_big=b"+" in data[2:4])
+    if form.is_big and form.order == ">":
+        # Pillow looks for BigTIFF's mark where only the little-endian order has it.
+        raise InvalidImageError(
+            "image: expected a BigTIFF file in little-endian byte order (II), got a big-endian one (MM)"
+        )
     directories: list[Directory] = []
     seen: set[int] = set()
     entries_so_far = 0

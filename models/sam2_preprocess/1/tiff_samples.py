@@ -32,8 +32,8 @@ OTHER_PHOTOMETRICS = {
     34892: "a camera's linear raw samples",
 }
 FAX_COMPRESSIONS, OLD_JPEG, JPEG, WEBP = (2, 3, 4), 6, 7, 50001
-# Whatever the samples are, these give the bytes back that the writer put in: none, LZW, Deflate (two numbers),
-# PackBits, LZMA, Zstandard.
+# Whatever the samples are, these give the bytes back that the writer put in: none, LZW, Deflate (two
+# numbers), PackBits, LZMA, Zstandard.
 LOSSLESS_COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 OTHER_COMPRESSIONS = {
     33003: "JPEG 2000",
@@ -47,7 +47,11 @@ OTHER_COMPRESSIONS = {
     52546: "JPEG XL",
 }
 UNSIGNED = (1, 4)  # 4: nobody said what they are
-OTHER_SAMPLE_FORMATS = {2: "signed whole numbers", 3: "floating-point numbers", 5: "complex numbers"}
+OTHER_SAMPLE_FORMATS = {
+    2: "signed whole numbers",
+    3: "floating-point numbers",
+    5: "complex numbers",
+}
 ASSOCIATED_ALPHA, SEPARATE_ALPHA = 1, 2
 MAX_SAMPLES, MAX_PLANES = 16, 4
 # What is unpacked at once: rows of about this many samples.
@@ -85,7 +89,9 @@ class Layout:
         if self.compression not in LOSSLESS_COMPRESSIONS:
             return True
         if self.has_associated_alpha:
-            return False  # Pillow divides by alpha after rounding to 8 bits, and not at all in planes
+            return (
+                False  # Pillow divides by alpha after rounding to 8 bits, and not at all in planes
+            )
         if self.photometric in GREYS and len(self.extra_samples) > 0:
             return self.bits == 8 and len(self.extra_samples) == 1
         if self.photometric == RGB:
@@ -118,7 +124,9 @@ def decode_tiff(data: bytes, max_pixels: int, limits: StructureLimits) -> tuple[
 def _layout_of(directory: Directory) -> Layout:
     compression = directory.value(COMPRESSION, 1)
     samples = directory.value(SAMPLES, 3 if compression == OLD_JPEG else 1)
-    guessed = RGB if samples >= 3 else WHITE_IS_ZERO if compression in FAX_COMPRESSIONS else BLACK_IS_ZERO
+    guessed = (
+        RGB if samples >= 3 else WHITE_IS_ZERO if compression in FAX_COMPRESSIONS else BLACK_IS_ZERO
+    )
     photometric = YCBCR if compression == OLD_JPEG else directory.value(PHOTOMETRIC, guessed)
     bits = directory.values(BITS, (1,))
     if len(set(bits[:samples])) != 1 or not 1 <= bits[0] <= 64:
@@ -199,7 +207,9 @@ def _check_compression(layout: Layout) -> None:
         _refuse("samples of 8 bits under JPEG and WebP compression", f"{bits} bits")
     if layout.photometric == YCBCR and (bits != 8 or layout.extra_samples):
         _refuse("YCbCr of three 8-bit samples", f"{layout.samples} samples of {bits} bits")
-    if layout.photometric == PALETTE and bits not in ((1, 2, 4, 8) if layout.samples == 1 else (8,)):
+    if layout.photometric == PALETTE and bits not in (
+        (1, 2, 4, 8) if layout.samples == 1 else (8,)
+    ):
         _refuse("palette indices of 1 to 8 bits", f"{layout.samples} samples of {bits} bits")
     if layout.fill_order != 1 and not (bits <= 8 and layout.samples == 1):
         _refuse("FillOrder 1", f"FillOrder {layout.fill_order} with {bits}-bit samples")
@@ -212,7 +222,7 @@ def _check_compression(layout: Layout) -> None:
 
 
 def _normalised(directory: Directory, layout: Layout) -> dict[int, tuple[int, ...]]:
-    """Tags in the words that Pillow knows: one number for each sample, whatever is extra without a meaning."""
+    """Tags in the words that Pillow knows: one number for each sample, extra ones without a meaning."""
     colours = layout.samples - len(layout.extra_samples)
     # Alpha is dropped, so whatever is extra may be called unspecified.
     extra = (0,) * len(layout.extra_samples)
@@ -255,7 +265,7 @@ def _as_rows_of_bytes(layout: Layout) -> dict[int, tuple[int, ...]]:
     if layout.tile_width is not None:
         replaced[TILE_WIDTH] = ((layout.tile_width * bits + 7) // 8,)
     left_out = (SAMPLE_FORMAT, PREDICTOR, COLOR_MAP, INK_SET)
-    return replaced | {tag: () for tag in left_out}
+    return replaced | dict.fromkeys(left_out, ())
 
 
 def _decode(directory: Directory, replaced: dict[int, tuple[int, ...]]) -> Image.Image:
@@ -271,10 +281,9 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
     pixels = np.empty((layout.length, layout.width, channels), np.uint8)
     for rows in _blocks(layout):
         samples = _samples(raw[rows], layout)
-        colours = samples[..., :channels]
+        pixels[rows] = to_eight_bits(samples[..., :channels], layout.bits)
         if layout.has_associated_alpha:
-            colours = _without_alpha(colours, samples[..., channels, None], layout.bits)
-        pixels[rows] = to_eight_bits(colours, layout.bits)
+            _divide_by_alpha(pixels[rows], samples[..., :channels], samples[..., channels, None])
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
     return picture if mode != "CMYK" else picture.convert("RGB")
@@ -316,11 +325,11 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
     return samples & np.uint16((1 << layout.bits) - 1)
 
 
-def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt16Array:
-    """The colours before they were multiplied with alpha; as they are where alpha is 0."""
-    full = (1 << bits) - 1
-    straight = colours.astype(np.uint32) * full // np.maximum(alpha, 1)
-    return np.where(alpha == 0, colours, np.minimum(straight, full)).astype(np.uint16)
+def _divide_by_alpha(pixels: UInt8Array, colours: UInt16Array, alpha: UInt16Array) -> None:
+    """Colours as they were before they were multiplied with alpha; left alone where alpha is 0."""
+    straight = np.rint(colours * np.float32(255) / np.maximum(alpha, 1))
+    visible = np.broadcast_to(alpha > 0, pixels.shape)
+    pixels[visible] = np.minimum(straight, 255)[visible].astype(np.uint8)
 
 
 def _orientation_of(directory: Directory) -> int:
