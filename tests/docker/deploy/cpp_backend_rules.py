@@ -25,7 +25,7 @@ TYPES = {
 }
 # What the backend reads from a model's parameters, as numbers; it ignores other names in silence.
 PARAMETERS = {"cudnn_conv_algo_search": {"0", "1", "2"}, "arena_extend_strategy": {"0", "1"}}
-# What the Python-based backend of the local server reads beside it (docker/backends/onnxruntime/input_limits.py).
+# What the local Python-based backend reads beside it (docker/backends/onnxruntime/input_limits.py).
 OF_THE_LOCAL_BACKEND = re.compile(
     r"rows_at_once|max_heavy_(requests|bytes)|(elements_at_once|max_elements|values):\w+"
 )
