@@ -1,5 +1,5 @@
-"""Requests in flight in sam2_embedding are bounded, those beyond are UNAVAILABLE and counted, and a broken file
-takes no name: shown on a server whose encoder stands still for as long as the test wants."""
+"""Requests in flight in sam2_embedding are bounded, those beyond are UNAVAILABLE and counted, and a broken
+file takes no name: shown on a server whose encoder stands still for as long as the test wants."""
 
 import contextlib
 import shutil

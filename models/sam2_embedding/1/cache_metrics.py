@@ -64,9 +64,7 @@ class CacheMetrics:
 
         self._counters = {
             name: metric(f"{name}_total", description, counter)
-            for name, description in (
-                SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS
-            ).items()
+            for name, description in (SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS).items()
         }
         self._gauges = {
             name: metric(name, description, gauge) for name, description in GAUGES.items()
