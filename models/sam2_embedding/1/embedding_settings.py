@@ -10,6 +10,7 @@ from model_parameters import Parameters, read_whole_numbers
 
 # Every parameter and the least value that makes sense.
 LEAST_VALUES = {
+    "max_requests_in_flight": 1,
     "cache_budget_bytes": 0,
     "cache_idle_seconds": 1,
     "max_names_per_image": 1,
@@ -23,8 +24,9 @@ LEAST_VALUES = {
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """The limits of the cache and of the service in front of it."""
+    """The limits of the cache, of the service in front of it and of all requests together."""
 
+    max_requests_in_flight: int
     cache: CacheLimits
     service: ServiceLimits
 
@@ -37,6 +39,7 @@ def parse_settings(parameters: Parameters) -> EmbeddingSettings:
     """
     values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
     return EmbeddingSettings(
+        max_requests_in_flight=values["max_requests_in_flight"],
         cache=CacheLimits(
             budget_bytes=values["cache_budget_bytes"],
             idle_seconds=values["cache_idle_seconds"],

@@ -17,6 +17,7 @@ from mask_encoding import (
     parse_mask_formats,
 )
 from plane_selection import InvalidPlanesError, check_planes, select_planes
+from triton_tensors import answer, read, refuse, refuse_cancelled
 
 RETIRED = (
     "image_id: the embeddings of this image come from other weights than the server decodes with now"
@@ -43,11 +44,11 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            answer = self._answer(request, request.get_response_sender())
-            held_bytes = next(answer, None)
-            if held_bytes is not None and not self.lane.take(answer, held_bytes):
+            steps = self._answer(request, request.get_response_sender())
+            held_bytes = next(steps, None)
+            if held_bytes is not None and not self.lane.take(steps, held_bytes):
                 with contextlib.suppress(StopIteration):  # it answers and ends
-                    answer.throw(LaneFullError(BUSY))
+                    steps.throw(LaneFullError(BUSY))
 
     def finalize(self):
         self.lane.close()
@@ -57,9 +58,9 @@ class TritonPythonModel:
         try:
             response = yield from self._respond(request)
         except (InvalidOutputError, InvalidPlanesError) as error:
-            response = _error(str(error), pb_utils.TritonError.INVALID_ARG)
+            response = refuse(error, pb_utils.TritonError.INVALID_ARG)
         except LaneFullError as error:
-            response = _error(str(error), pb_utils.TritonError.UNAVAILABLE)
+            response = refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             response = _failure(error)
         try:
@@ -69,15 +70,15 @@ class TritonPythonModel:
 
     def _respond(self, request):
         if request.is_cancelled():
-            return _cancelled()
-        if not _read(request, "fingerprint_matches")[0]:
-            _retire(_read(request, "encoder_fingerprint"))
-            return _error(RETIRED, pb_utils.TritonError.NOT_FOUND)
-        multimask_output = _read(request, "multimask_output")
-        mask_format = _read(request, "mask_format")
+            return refuse_cancelled()
+        if not read(request, "fingerprint_matches")[0]:
+            _retire(read(request, "encoder_fingerprint"))
+            return refuse(RETIRED, pb_utils.TritonError.NOT_FOUND)
+        multimask_output = read(request, "multimask_output")
+        mask_format = read(request, "mask_format")
         formats = parse_mask_formats(None if mask_format is None else mask_format.tolist())
-        original_hw = tuple(_read(request, "original_hw").tolist())
-        plane_logits, plane_ious = _read(request, "plane_logits"), _read(request, "plane_ious")
+        original_hw = tuple(read(request, "original_hw").tolist())
+        plane_logits, plane_ious = read(request, "plane_logits"), read(request, "plane_ious")
         check_planes(plane_logits, plane_ious, original_hw, self.max_image_pixels)
         logits, iou_predictions = select_planes(
             plane_logits,
@@ -92,12 +93,10 @@ class TritonPythonModel:
         for _ in encoding.steps():
             if heavy:
                 if request.is_cancelled():
-                    return _cancelled()
+                    return refuse_cancelled()
                 yield
         outputs["low_res_masks"] = clamp_low_res(logits)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, values) for name, values in outputs.items()]
-        )
+        return answer(outputs)
 
 
 class LaneFullError(RuntimeError):
@@ -115,28 +114,15 @@ def _retire(encoder_fingerprint):
         pb_utils.Logger.log_error(f"sam2_postprocess: {response.error().message()}")
 
 
-def _read(request, name):
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy()
-
-
-def _cancelled():
-    return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
-
-
 def _failure(error):
     """What a client hears of an error of ours: no path, no region's name; the log has all of it."""
     pb_utils.Logger.log_error(f"sam2_postprocess: {error!r}")
     if NO_SHARED_MEMORY in str(error):
-        return _error(
+        return refuse(
             "the server has no shared memory left for an answer of this size; ask for rle or png, or for"
             " fewer objects at a time, or try again in a moment",
             pb_utils.TritonError.UNAVAILABLE,
         )
-    return _error(
+    return refuse(
         "sam2_postprocess failed; the server's log says why", pb_utils.TritonError.INTERNAL
     )
-
-
-def _error(message, code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
