@@ -173,7 +173,7 @@ def computed_beside_a_cancelled_one(address: str, rounds: int) -> int | None:
         busy.start()
         time.sleep(0.3)
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = client.async_infer("slow", tensor_of(work), lambda _, error: answers.put(error))
+        call = client.async_infer("slow", tensor_of(work), lambda result, error: answers.put(error))
         time.sleep(0.3)
         call.cancel()
         was_waiting = busy.is_alive()
