@@ -44,6 +44,20 @@ MANY_THREADS = 'parameters [ { key: "intra_op_thread_count" value: { string_valu
 GATHER = "dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [ 8 ] }"
 
 
+def parameters(**values: object) -> str:
+    entries = ", ".join(
+        f'{{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value in values.items()
+    )
+    return f"parameters [ {entries} ]"
+
+
+BOUNDED = {
+    "in_threes": parameters(rows_at_once=3),
+    "in_few_elements": parameters(rows_at_once=100, **{"elements_at_once:x": 8}),
+    "small": parameters(**{"max_elements:x": 12, "values:x": "-2..3"}),
+}
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("onnx") / "models"
@@ -63,6 +77,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "pairs",
         pairs_model(),
     )
+    for name, extra in BOUNDED.items():
+        write_onnx_model(
+            directory,
+            config(name, "INT32", "[ -1, -1 ]", extra=extra),
+            name,
+            one_node("Neg", "INT32", ["N", "C"]),
+        )
     threads = 'parameters [ { key: "intra_op_thread_count" value: { string_value: "1" } } ]'
     write_onnx_model(
         directory, config("slow", "FP32", "[ 1 ]", extra=threads), "slow", slow_model()
@@ -127,6 +148,40 @@ def test_tensors_without_elements(address: str, dtype: str, shape: tuple[int, in
     assert result.dtype == array.dtype
 
 
+@pytest.mark.parametrize("model", ["in_threes", "in_few_elements"])
+@pytest.mark.parametrize("rows", [0, 1, 3, 4, 20])
+def test_rows_that_are_run_in_turns_come_back_whole_and_in_order(
+    address: str, model: str, rows: int
+) -> None:
+    array = np.arange(rows * 3, dtype=np.int32).reshape(rows, 3)
+    np.testing.assert_array_equal(infer(address, model, array, "INT32"), -array)
+
+
+def test_requests_run_in_turns_beside_each_other_get_their_own_rows(address: str) -> None:
+    arrays = [np.full((40 + n, 3), n, np.int32) for n in range(8)]
+    results = at_once(address, "in_threes", arrays, "INT32")
+    for array, result in zip(arrays, results, strict=True):
+        np.testing.assert_array_equal(result, -array)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((13, 1), np.int32), "small: x: expected at most 12 elements .*got .*= 13"),
+        (np.full((2, 2), 4, np.int32), "small: x: expected numbers from -2 to 3, got 4"),
+        (np.full((2, 2), -3, np.int32), "small: x: expected numbers from -2 to 3, got -3"),
+    ],
+)
+def test_inputs_beyond_the_limits_are_the_callers_mistake(
+    address: str, array: Any, message: str
+) -> None:
+    with pytest.raises(InferenceServerException, match=message) as refused:
+        infer(address, "small", array, "INT32")
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    within = np.full((2, 2), 3, np.int32)
+    np.testing.assert_array_equal(infer(address, "small", within, "INT32"), -within)
+
+
 def test_large_tensors(address: str) -> None:
     """Twice the first shared-memory region."""
     array = np.random.default_rng(0).random((1024, 2048), np.float32)
@@ -189,13 +244,13 @@ def seconds_beside_a_cancelled_one(address: str, rounds: int) -> tuple[float, fl
         return (over - started, time.monotonic() - over) if was_waiting else None
 
 
-def at_once(address: str, model: str, arrays: list[Any]) -> list[Any]:
+def at_once(address: str, model: str, arrays: list[Any], dtype: str = "FP32") -> list[Any]:
     """All requests in flight together; each one's array or exception."""
     results: list[Any] = [None] * len(arrays)
 
     def one(index: int) -> None:
         try:
-            results[index] = infer(address, model, arrays[index])
+            results[index] = infer(address, model, arrays[index], dtype)
         except InferenceServerException as error:
             results[index] = error
 
