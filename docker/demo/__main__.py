@@ -48,14 +48,13 @@ def main() -> None:
     console.print(
         "It is no substitute for Meta's checkpoints: `just export tiny && just serve` has those.\n"
     )
-    assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY)
-    with running_server() as state:
-        with SAM2TritonClient(f"grpc://127.0.0.1:{state['grpc_port']}") as client:
-            overlay, rows = segment(client)
-            hits, misses = cache_figures(state["metrics_port"])
-            started = time.perf_counter()
-            masks = everything(client)
-            elapsed_s = time.perf_counter() - started
+    assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY, video=False)
+    with running_server() as state, SAM2TritonClient(f"grpc://127.0.0.1:{state['grpc_port']}") as client:
+        overlay, rows = segment(client)
+        hits, misses = cache_figures(state["metrics_port"])
+        started = time.perf_counter()
+        masks = everything(client)
+        elapsed_s = time.perf_counter() - started
     show(console, rows)
     console.print(
         f"\nThe cache answered {hits} of {hits + misses} requests; the image was encoded {misses} time(s)."

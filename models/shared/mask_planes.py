@@ -1,9 +1,10 @@
 """One low-resolution logits plane at its full size, in blocks of columns, and the run lengths of its mask.
 
-Every value is the one that `cv2.resize` gives for the whole plane. It resizes along rows first and along
-columns then, so the two halves may be called one after the other; in between, columns that are nowhere positive
-are left out (bilinear weights are never negative: they stay so), and the others are cut into blocks that fit a
-processor's cache.
+Every value is the one that `cv2.resize` gives for the whole plane, but for the last bit of some (its vector
+instructions round the ends of rows differently). It resizes along rows first and along
+columns then, so the two halves may be called one after the other; in between, columns that are nowhere
+positive are left out (bilinear weights are never negative: they stay so), and the others are cut into blocks
+that fit a processor's cache.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 MASK_THRESHOLD = 0.0
-# 4 MB of logits at a time.
-BLOCK_PIXELS = 1 << 20
-# Blocks begin where the vector instructions of a whole row would, and so round as they do.
+# 1 MB of logits at a time: a click of somebody else waits for no more than that.
+BLOCK_PIXELS = 1 << 18
+# Blocks begin where the vector instructions of a whole row would, and so round as they do but for their ends.
 ALIGNED_COLUMNS = 16
 
 

@@ -16,6 +16,7 @@ from triton_sam2 import (
     NotRequestedError,
     SAM2TritonClient,
 )
+from triton_sam2.cli._batch_journal import Journal, file_identity
 from triton_sam2.cli._commands import commands
 from typer.testing import CliRunner
 
@@ -230,15 +231,13 @@ def test_a_folder_is_resumed_and_a_broken_image_reported(tmp_path):
         assert {entry["image_id"] for entry in json.loads(output.read_text())} == {"a.png", "b.png"}
         assert {path.name for path in (tmp_path / "seen").iterdir()} == {"a.png.png", "b.png.png"}
         # As if it had been killed after the first image.
-        first = json.dumps([[str(folder)], {}], sort_keys=True)
-        from triton_sam2.cli._batch_journal import Journal
-
-        journal = Journal(output, first)
-        journal.add("a.png", [])
+        targets = [str((tmp_path / "seen").absolute()), "None"]
+        journal = Journal(output, json.dumps([[str(folder)], {}, targets], sort_keys=True))
+        journal.add("a.png", file_identity(folder / "a.png"), [])
         journal.close()
         (folder / "c.png").unlink()
         asked = len(sam.requests)
-        done = everything(address, folder, "-o", output, "--json")
+        done = everything(address, folder, "-o", output, "--overlay", tmp_path / "seen", "--json")
     assert json.loads(done.stdout)["resumed"] == 1
     assert len(sam.requests) == asked + 1
 

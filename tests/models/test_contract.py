@@ -17,7 +17,13 @@ CONFIGS = {
 }
 ENSEMBLE = CONFIGS["sam2"]
 PYTHON_MODELS = [name for name, config in CONFIGS.items() if config.backend == "python"]
-ONNX_MODELS = ["sam2_decoder", "sam2_encoder"]
+VIDEO_GRAPHS = [
+    "sam2_mask_prompt",
+    "sam2_memory_attention",
+    "sam2_memory_encoder",
+    "sam2_video_decoder",
+]
+ONNX_MODELS = ["sam2_decoder", "sam2_encoder", *VIDEO_GRAPHS]
 
 
 def tensors(declared) -> dict:
@@ -41,6 +47,7 @@ def fits(producer, consumer) -> bool:
 
 def test_the_repository_has_these_models():
     assert set(CONFIGS) == {
+        *VIDEO_GRAPHS,
         "sam2",
         "sam2_embedding",
         "sam2_preprocess",
@@ -85,17 +92,20 @@ def test_no_ensemble_tensor_is_both_input_and_output():
 def test_every_ensemble_edge_fits():
     sources = {name: signature(tensor) for name, tensor in tensors(ENSEMBLE.input).items()}
     optional = {tensor.name for tensor in ENSEMBLE.input if tensor.optional}
+    # Steps run when their inputs are there, in whichever order they are written.
+    for step in ENSEMBLE.ensemble_scheduling.step:
+        outputs = tensors(CONFIGS[step.model_name].output)
+        for inner, outer in step.output_map.items():
+            assert outer not in sources, f"{outer} is written twice"
+            sources[outer] = signature(outputs[inner])
     for step in ENSEMBLE.ensemble_scheduling.step:
         config = CONFIGS[step.model_name]
-        inputs, outputs = tensors(config.input), tensors(config.output)
+        inputs = tensors(config.input)
         assert set(step.input_map) <= set(inputs), step.model_name
         assert {n for n, t in inputs.items() if not t.optional} <= set(step.input_map)
         for inner, outer in step.input_map.items():
             assert fits(sources[outer], signature(inputs[inner])), (step.model_name, inner)
             assert inputs[inner].optional == (outer in optional), (step.model_name, inner)
-        for inner, outer in step.output_map.items():
-            assert outer not in sources, f"{outer} is written twice"
-            sources[outer] = signature(outputs[inner])
     for name, tensor in tensors(ENSEMBLE.output).items():
         assert fits(sources[name], signature(tensor)), name
 
@@ -188,6 +198,54 @@ def test_what_sam2_automask_passes_on_fits():
     assert signature(tensors(embedding.input)["crop_box"]) == signature(
         tensors(CONFIGS["sam2_preprocess"].input)["crop_box"]
     )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "made_by", "taken_by"),
+    [
+        ("image_embed", "sam2_encoder", "sam2_memory_attention"),
+        ("image_embed", "sam2_encoder", "sam2_memory_encoder"),
+        ("image_embed", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_0", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_1", "sam2_encoder", "sam2_video_decoder"),
+        *(("encoder_fingerprint", "sam2_encoder", name) for name in VIDEO_GRAPHS),
+        ("dense_mask_input", "sam2_mask_prompt", "sam2_video_decoder"),
+        ("low_res_masks", "sam2_mask_prompt", "sam2_memory_encoder"),
+        ("low_res_masks", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("object_score_logits", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("memory_fingerprint", "sam2_video_decoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_memory_encoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_mask_prompt", "sam2_memory_attention"),
+    ],
+)
+def test_what_passes_between_the_video_graphs_fits(tensor, made_by, taken_by):
+    made, taken = tensors(CONFIGS[made_by].output)[tensor], tensors(CONFIGS[taken_by].input)[tensor]
+    # The encoder batches; one frame goes on.
+    dims = [1, *made.dims] if CONFIGS[made_by].max_batch_size else list(made.dims)
+    assert fits((made.data_type, dims), signature(taken))
+
+
+def test_what_is_stored_for_each_object_goes_back_into_the_attention():
+    """Memories and pointers are made for B objects and taken as sets for each."""
+    attention = CONFIGS["sam2_memory_attention"]
+    for made_by, made, taken in (
+        ("sam2_memory_encoder", "maskmem_features", "maskmem_features"),
+        ("sam2_video_decoder", "obj_ptr", "obj_ptrs"),
+    ):
+        one = tensors(CONFIGS[made_by].output)[made]
+        many = tensors(attention.input)[taken]
+        assert (one.data_type, list(one.dims[1:])) == (many.data_type, list(many.dims[2:]))
+    conditioned = signature(tensors(attention.output)["conditioned_embed"])
+    assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
+
+
+@pytest.mark.parametrize("model", VIDEO_GRAPHS)
+def test_every_video_graph_knows_whose_features_it_gets(model):
+    config = CONFIGS[model]
+    assert "encoder_fingerprint" in tensors(config.input)
+    assert "fingerprint_matches" in tensors(config.output)
+    memory = [*tensors(config.input), *tensors(config.output)]
+    assert "memory_fingerprint" in memory
 
 
 def test_the_notice_that_weights_changed_reaches_sam2_embedding():

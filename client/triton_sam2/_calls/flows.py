@@ -4,11 +4,12 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from triton_sam2._errors import (
+    ImageChangedError,
     ImageNotFoundError,
     ServerUnavailableError,
     ServerUnreachableError,
@@ -33,17 +34,20 @@ from triton_sam2._transports.rpc import Deadline, Flow, InferRequest, Pause, Ten
 PREDICT_MODEL = "sam2"
 EMBEDDING_MODEL = "sam2_embedding"
 AUTOMASK_MODEL = "sam2_automask"
+AnyResult = TypeVar("AnyResult", Segmentation, GeneratedMasks)
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often, and after which pauses, a call is tried again when the server is briefly unable to serve it.
 
-    Every call is an inference, which changes nothing but the cache, so that sending it twice is safe. Nothing
-    else is retried: not a refused connection, not a timeout, not an error of the server.
+    Every call is an inference, which changes nothing but the cache, so that sending it twice is safe. A busy
+    server, one that stops or starts, and a connection that breaks are tried again; so is a refused connection
+    where the same call was put off before, since then the server is restarting. Nothing else is: not a server
+    that was never there, not a timeout, not an error of the server.
     """
 
-    retries: int = 4
+    retries: int = 8
     first_pause_s: float = 0.1
     longest_pause_s: float = 2.0
 
@@ -125,7 +129,8 @@ def predict_flow(
     def make(image_inputs: dict[str, Any]) -> InferRequest:
         return _predict_request(image_inputs, prompts, wanted)
 
-    return Segmentation.from_tensors((yield from _send_known(handle, make, options)))
+    answer = yield from _send_known(handle, make, options)
+    return _of_the_same_image(Segmentation.from_tensors(answer), handle)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def generate_known_flow(
 ) -> Flow[GeneratedMasks]:
     """One request with the image's id alone; the image goes along where the server lacks a part of it."""
     answer = yield from _send_known(handle, wanted.request, options)
-    return GeneratedMasks.from_tensors(answer)
+    return _of_the_same_image(GeneratedMasks.from_tensors(answer), handle)
 
 
 def _send_known(
@@ -177,6 +182,19 @@ def _send_known(
             raise
     name = handle.image_id if handle.is_named else None
     return (yield from _resend(make(_image_inputs(handle.image_bytes, name)), options, deadline))
+
+
+def _of_the_same_image(result: AnyResult, handle: ImageHandle) -> AnyResult:
+    """The result, unless the id has come to stand for another image: somebody else uses the same name."""
+    wanted = handle.image_id
+    if (result.image_id, result.original_hw) != (wanted, handle.original_hw):
+        (height, width), (now_height, now_width) = handle.original_hw, result.original_hw
+        raise ImageChangedError(
+            f"image_id: {wanted!r} was an image of {width} x {height} pixels and now stands for "
+            f"{result.image_id!r} of {now_width} x {now_height}: it was given to another image. "
+            "Set the image again, under a name of its own or without one"
+        )
+    return result
 
 
 def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:
@@ -194,14 +212,16 @@ def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> 
 
 
 def _send(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:
-    """Send a request; when the server says it cannot serve it now, wait and send it again."""
+    """Send a request; when the server cannot serve it now, wait and send it again."""
     request = replace(request, request_id=options.request_id)
+    was_there = False
     for pause_s in options.retry.pauses_s():
         try:
             return (yield replace(request, timeout_s=deadline.remaining_s()))
-        except ServerUnreachableError:
-            raise
-        except ServerUnavailableError:
+        except ServerUnavailableError as error:
+            if isinstance(error, ServerUnreachableError) and not was_there:
+                raise
+            was_there = True
             if pause_s >= deadline.remaining_s():
                 raise
             yield Pause(pause_s)

@@ -1,6 +1,9 @@
 """`triton-sam2 everything`: every mask of one image or of many, without prompts."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,10 +11,11 @@ import typer
 
 from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import InvalidInputError
+from triton_sam2._inputs.images import image_file_bytes
 from triton_sam2._results.generated import GeneratedMasks
-from triton_sam2.cli._batch_journal import Journal
-from triton_sam2.cli._batch_prompts import ImagePrompts
-from triton_sam2.cli._batch_run import Job, find_images, run_all
+from triton_sam2.cli._batch_all import JobResult, run_all
+from triton_sam2.cli._batch_images import find_images
+from triton_sam2.cli._batch_journal import Journal, complete_path, file_identity, journal_path
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -22,7 +26,17 @@ from triton_sam2.cli._connection import (
     print_json,
 )
 from triton_sam2.cli._exit_codes import EXIT_ERROR
-from triton_sam2.cli._segment import save_picture
+from triton_sam2.cli._outputs import check_files, check_folder, check_picture_ending, save_picture
+
+
+@dataclass(frozen=True)
+class EverythingJob:
+    """One image by its path below the folder, and where its overlay and its label image go."""
+
+    name: str
+    path: Path
+    overlay: Path | None
+    labels: Path | None
 
 
 def everything(
@@ -74,28 +88,27 @@ def everything(
     mask_containment_thresh, max_masks.
     """
     parameters = read_parameters(parameter or [])
-    found = _find_all(images)
-    alone = len(found) == 1
-    jobs = [
-        Job(
-            name,
-            path,
-            ImagePrompts(name),
-            _target(overlay, name, alone, ".png"),
-            _target(labels, name, alone, ".tif"),
-        )
-        for name, path in found.items()
-    ]
-    journal = Journal(output, json.dumps([images, parameters], sort_keys=True))
-    resumed = len(journal.entries)
-
-    def run(client: SAM2TritonClient, job: Job) -> list[dict[str, Any]]:
-        return run_everything(client, job, parameters)
-
-    with Connection(url, timeout, header, tls).client() as client:
-        errors = run_all(client, jobs, journal, run, concurrency)
-    entries = [entry for job in jobs for entry in journal.entries.get(job.name, [])]
-    journal.finish(output, entries)
+    jobs = _plan(images, output, overlay, labels)
+    targets = [str(target and target.absolute()) for target in (overlay, labels)]
+    sources = [str(Path(source).absolute()) for source in images]
+    journal = Journal(output, json.dumps([sources, parameters, targets], sort_keys=True))
+    done = {
+        job.name: entries
+        for job in jobs
+        if (entries := journal.entries(job.name, job.path)) is not None
+    }
+    resumed = len(done)
+    try:
+        with Connection(url, timeout, header, tls).client() as client:
+            open_jobs = [job for job in jobs if job.name not in done]
+            run = partial(run_everything, client, parameters=parameters)
+            errors = run_all(open_jobs, journal, done, run, concurrency)
+        entries = [entry for job in jobs for entry in done.get(job.name, [])]
+        journal.finish(output, entries)
+    except BaseException:
+        journal.close()
+        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
+        raise
     summary = {
         "results": str(output),
         "images": len(jobs) - len(errors),
@@ -114,15 +127,19 @@ def everything(
 
 
 def run_everything(
-    client: SAM2TritonClient, job: Job, parameters: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """One image: its entries of the results file, its overlay, its label image."""
-    masks = client.generate(job.path, **parameters)
+    client: SAM2TritonClient, job: EverythingJob, parameters: dict[str, Any]
+) -> JobResult:
+    """One image, whose file is read once: its entries, its overlay, its label image."""
+    identity = file_identity(job.path)
+    content = image_file_bytes(job.path)
+    masks = client.generate(content, **parameters)
     if job.overlay is not None:
-        save_picture(masks.overlay(job.path), job.overlay)
+        job.overlay.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(masks.overlay(content), job.overlay)
     if job.labels is not None:
+        job.labels.parent.mkdir(parents=True, exist_ok=True)
         masks.save(job.labels)
-    return _entries(masks, job.name)
+    return JobResult(identity, _entries(masks, job.name))
 
 
 def read_parameters(options: list[str]) -> dict[str, Any]:
@@ -141,16 +158,49 @@ def read_parameters(options: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def _find_all(sources: list[str]) -> dict[str, Path]:
-    """The images of all sources by name; no two may be called the same."""
+def _plan(
+    sources: list[str], output: Path, overlay: Path | None, labels: Path | None
+) -> list[EverythingJob]:
+    """The jobs, once it is clear that all they write can be written."""
+    if output.suffix.lower() != ".json":
+        raise InvalidInputError(f"--output: expected an ending of .json, got {output.name!r}")
+    own = {path.resolve() for path in (output, journal_path(output), complete_path(output))}
+    own |= {target.resolve() for target in (overlay, labels) if target is not None}
+    found = _find_all(sources, lambda path: path.resolve() in own)
+    alone = len(found) == 1
+    files = [(path, "--output") for path in (output, journal_path(output), complete_path(output))]
+    for target, option in ((overlay, "--overlay"), (labels, "--labels")):
+        if target is None:
+            continue
+        if alone and target.suffix:
+            files.append((target, option))
+        else:
+            check_folder(target, option)
+    if overlay is not None and alone and overlay.suffix:
+        check_picture_ending(overlay, "--overlay")
+    check_files(files, dict.fromkeys(found.values(), "an image"))
+    return [
+        EverythingJob(
+            name, path, _target(overlay, name, alone, ".png"), _target(labels, name, alone, ".tif")
+        )
+        for name, path in found.items()
+    ]
+
+
+def _find_all(sources: list[str], is_own: Callable[[Path], bool]) -> dict[str, Path]:
+    """The pictures of all sources by name; no two may be called the same."""
     found: dict[str, Path] = {}
     for source in sources:
-        for name, path in find_images(source).items():
+        images = find_images(source, is_own)
+        for name in images.pictures:
+            path = images.files[name]
             if found.setdefault(name, path) != path:
                 raise InvalidInputError(
                     f"images: {found[name]} and {path} would both be called {name!r}; give the folder"
                     " above them"
                 )
+    if not found:
+        raise InvalidInputError(f"images: no pictures in {', '.join(sources)}")
     return found
 
 
@@ -166,5 +216,4 @@ def _target(option: Path | None, name: str, alone: bool, suffix: str) -> Path | 
     """Where an image's picture goes: the file itself for one image, else a file in that folder."""
     if option is None or (alone and option.suffix):
         return option
-    option.mkdir(parents=True, exist_ok=True)
-    return option / f"{name.replace('/', '_')}{suffix}"
+    return option / f"{name}{suffix}"

@@ -83,7 +83,7 @@ def mismatches(
 
 
 def is_invalid_argument(error: Exception) -> bool:
-    """Whether ONNX Runtime says that the inputs are wrong. Its errors share no base class, only their names."""
+    """Whether ONNX Runtime says that the inputs are wrong; its errors share no base class, only names."""
     return type(error).__name__ == "InvalidArgument"
 
 

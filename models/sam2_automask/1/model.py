@@ -6,6 +6,7 @@ clicks on other images have their turn between two batches.
 """
 
 import json
+import os
 import time
 
 import numpy as np
@@ -18,6 +19,7 @@ from inner_models import InnerModelError, call, restore_code
 from mask_answer import answer_tensors, parse_formats
 from mask_encoding import InvalidOutputError
 from mask_generation import RETIRED, Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
+from stop_notice import ServerStoppingError, StopNotice
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse
 from turns import OverloadedError, Turns
 
@@ -43,6 +45,7 @@ REFUSALS = {
     InvalidOutputError: (None, "INVALID_ARG"),
     InvalidTextError: (None, "INVALID_ARG"),
     OverloadedError: ("overloaded", "UNAVAILABLE"),
+    ServerStoppingError: (None, "UNAVAILABLE"),
     RetiredEmbeddingError: (None, "NOT_FOUND"),
 }
 
@@ -52,6 +55,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.settings = parse_settings(config["parameters"])
         self.metrics = AutomaskMetrics(pb_utils)
+        self.stop_notice = StopNotice.from_environment(os.environ)
         generation = self.settings.generation
         self.turns = Turns(
             self.settings.max_running, self.settings.max_waiting, self.metrics.set_load
@@ -108,6 +112,7 @@ class TritonPythonModel:
                 parameters, self.settings.generation, image.encode_crop, _decode, check
             )
             read_text(request, "image_id")  # refuses what is no text
+            self.stop_notice.check()
             check()
             try:
                 whole = await image.encode()

@@ -30,8 +30,8 @@ class InvalidPromptError(ValueError):
 class PromptLimits:
     """Most objects, points per object, and tokens of all objects together that one request may carry.
 
-    Tokens are points, two for a box, and one that ends the list: each looks at the whole image in the decoder,
-    for each object anew. max_image_pixels bounds original_hw, which direct callers make up.
+    Tokens are points, two for a box, and one that ends the list: each looks at the whole image in the
+    decoder, for each object anew. max_image_pixels bounds original_hw, which direct callers make up.
     """
 
     max_objects: int
@@ -187,10 +187,11 @@ def _check_tokens(prompt: RawPrompt, objects: int, limits: PromptLimits) -> None
     points = 0 if prompt.point_coords is None else prompt.point_coords.shape[1]
     tokens = objects * (points + 2 * (prompt.box is not None) + 1)
     if tokens > limits.max_tokens:
+        boxes = "a" if prompt.box is not None else "no"
         raise InvalidPromptError(
-            f"point_coords: expected at most {limits.max_tokens} tokens (max_tokens) for all objects together,"
-            f" got {objects} objects (B) of {points} points (N), {'with' if prompt.box is not None else 'no'}"
-            f" box and an end = {tokens}; send fewer objects or points at a time"
+            f"point_coords: expected at most {limits.max_tokens} tokens (max_tokens) for all objects"
+            f" together, got {objects} objects (B) of {points} points (N), {boxes} box"
+            f" and an end = {tokens}; send fewer objects or points at a time"
         )
 
 

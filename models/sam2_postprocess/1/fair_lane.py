@@ -1,1 +1,0 @@
-../../../docker/backends/onnxruntime/fair_lane.py
