@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+from generator_parameters import NAMES as GENERATOR_PARAMETERS
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -36,6 +37,13 @@ def test_every_public_tensor_is_explained_with_its_type():
         kind = model_config_pb2.DataType.Name(tensor.data_type)
         expected = types.get(kind, kind.removeprefix("TYPE_"))
         assert re.search(rf"^\| `{tensor.name}` \| {expected} \[", README, re.M), tensor.name
+
+
+def test_every_parameter_and_output_of_the_mask_generator_is_explained():
+    section = README.split("## Everything in an image")[1].split("\n## ")[0]
+    config = CONFIGS["sam2_automask"]
+    for name in (*GENERATOR_PARAMETERS, *(t.name for t in [*config.input, *config.output])):
+        assert f"`{name}`" in section, name
 
 
 def test_defaults_in_the_table_are_the_configurations():
@@ -80,7 +88,8 @@ def test_every_recipe_says_what_it_does():
 
 
 def test_every_metric_is_named():
-    source = (ROOT / "models/sam2_embedding/1/cache_metrics.py").read_text()
+    files = ("sam2_embedding/1/cache_metrics.py", "sam2_automask/1/automask_metrics.py")
+    source = "".join((ROOT / "models" / file).read_text() for file in files)
     names = re.findall(r'^    "(\w+)": "', source, re.M)
     assert len(names) > 10
     for name in names:

@@ -49,7 +49,10 @@ def main() -> None:
         "It is no substitute for Meta's checkpoints: `just export tiny && just serve` has those.\n"
     )
     assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY, video=False)
-    with running_server() as state, SAM2TritonClient(f"grpc://127.0.0.1:{state['grpc_port']}") as client:
+    with (
+        running_server() as state,
+        SAM2TritonClient(f"grpc://127.0.0.1:{state['grpc_port']}") as client,
+    ):
         overlay, rows = segment(client)
         hits, misses = cache_figures(state["metrics_port"])
         started = time.perf_counter()

@@ -11,7 +11,10 @@ TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template
 # HTTP status ► gRPC status and what both say. 429 and 503 are UNAVAILABLE: clients try again.
 REFUSALS = {
     401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
-    404: (12, "the gateway passes inference, health and metadata of sam2 and sam2_embedding only"),
+    404: (
+        12,
+        "the gateway passes inference, health and metadata of sam2, sam2_embedding and sam2_automask only",
+    ),
     411: (3, "send Content-Length, or Inference-Header-Content-Length with the length of the JSON"),
     413: (8, "the request is larger than the gateway allows"),
     415: (

@@ -55,7 +55,7 @@ class NamesAgainstALog(RuleBasedStateMachine):
         cache = EmbeddingCache(CacheLimits(100_000, 60, 10), lambda: 0.0)
         self.service = EmbeddingService(cache, self.encode, limits)
 
-    async def encode(self, image):
+    async def encode(self, image, crop_box=None):
         self.under_way[image] = self.loop.create_future()
         return await self.under_way[image]
 
@@ -142,7 +142,7 @@ def test_a_content_id_is_found_whatever_becomes_of_a_name():
         gates = {image: asyncio.get_running_loop().create_future() for image in IMAGES[:2]}
         cache = EmbeddingCache(CacheLimits(100_000, 60, 10), lambda: 0.0)
 
-        async def encode(image):
+        async def encode(image, crop_box):
             return await gates[image]
 
         service = EmbeddingService(cache, encode, ServiceLimits(1 << 20, 80, 10, 10, 1000))
