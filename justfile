@@ -120,6 +120,11 @@ bench *args: (_install "client,server,export,dev")
 bench-clicks: (_install "client,server,export,dev")
     {{ python }} tests/bench/clicks_during_encode.py
 
+# Everything in an image with an untrained model of real size: equal to Meta's generator; time, memory, others' clicks
+[group('measurements')]
+bench-everything *args: (_install "client,server,export,dev")
+    PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
+
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
 stress *args: (_install "client,server,export,dev")
