@@ -3,8 +3,8 @@
     python tests/bench/everything.py [--onnx-dir DIR]
 
 Three things, in one run: masks against Meta's generator around the same graphs; time against the decoder's
-own compute for the same prompts; memory at 24 megapixels, and the clicks of another client meanwhile. Ratios side
-by side are what counts; how fast this machine is does not matter.
+own compute for the same prompts; memory at 24 megapixels, and the clicks of another client meanwhile. Ratios
+side by side are what counts; how fast this machine is does not matter.
 """
 
 from __future__ import annotations

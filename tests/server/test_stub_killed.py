@@ -23,6 +23,7 @@ MODELS = [
     "sam2_prompt",
     "sam2_decoder",
     "sam2_postprocess",
+    "sam2_automask",
 ]
 COINS = bytes_tensor(photograph("coins.png"))
 
