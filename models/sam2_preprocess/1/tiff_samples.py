@@ -273,8 +273,9 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
         samples = _samples(raw[rows], layout)
         colours = samples[..., :channels]
         if layout.has_associated_alpha:
-            colours = _without_alpha(colours, samples[..., channels, None], layout.bits)
-        pixels[rows] = to_eight_bits(colours, layout.bits)
+            pixels[rows] = _without_alpha(colours, samples[..., channels, None], layout.bits)
+        else:
+            pixels[rows] = to_eight_bits(colours, layout.bits)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
     return picture if mode != "CMYK" else picture.convert("RGB")
@@ -316,11 +317,12 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
     return samples & np.uint16((1 << layout.bits) - 1)
 
 
-def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt16Array:
+def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt8Array:
     """The colours before they were multiplied with alpha; as they are where alpha is 0."""
-    full = (1 << bits) - 1
-    straight = colours.astype(np.uint32) * full // np.maximum(alpha, 1)
-    return np.where(alpha == 0, colours, np.minimum(straight, full)).astype(np.uint16)
+    divisor = np.maximum(alpha, 1).astype(np.uint32)
+    straight = (colours.astype(np.uint32) * 255 + divisor // 2) // divisor
+    limited = np.minimum(straight, 255).astype(np.uint8)
+    return np.where(alpha == 0, to_eight_bits(colours, bits), limited)
 
 
 def _orientation_of(directory: Directory) -> int:
