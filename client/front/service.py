@@ -18,6 +18,19 @@ from front.settings import Limits
 from front.triton import Triton
 
 
+class Reservation:
+    """The bytes that one request holds, given back at its end."""
+
+    def __init__(self, service: FrontService) -> None:
+        self._service = service
+        self.held_bytes = 0
+
+    def hold(self, count: int) -> None:
+        """Holds so many bytes more; a Refusal where all requests together would hold too many."""
+        self._service.hold_bytes(count)
+        self.held_bytes += count
+
+
 class FrontService:
     """What the HTTP, gRPC and REST interfaces share. Belongs to one event loop."""
 
@@ -50,30 +63,35 @@ class FrontService:
         return await self.triton.infer(message, allowed_s)
 
     @contextmanager
-    def admitted(self, caller: Caller, body_bytes: int) -> Iterator[None]:
+    def admitted(self, caller: Caller) -> Iterator[Reservation]:
         """Counts a request against the caller's and the front's own limits while it is under way."""
         if self.is_stopping:
             raise unavailable("the server is stopping; try again in a moment")
-        if (
-            self._requests_at_once >= self.limits.max_requests_at_once
-            or self._bytes_at_once + body_bytes > self.limits.max_bytes_at_once
-        ):
+        if self._requests_at_once >= self.limits.max_requests_at_once:
             raise unavailable(
-                f"{self._requests_at_once} requests of {self._bytes_at_once} bytes are under way"
-                f" (max_requests_at_once {self.limits.max_requests_at_once}, max_bytes_at_once"
-                f" {self.limits.max_bytes_at_once}); try again in a moment"
+                f"{self._requests_at_once} requests are under way (max_requests_at_once); try again in a"
+                " moment"
             )
+        reservation = Reservation(self)
         with self.callers.admit(caller):
             self._requests_at_once += 1
-            self._bytes_at_once += body_bytes
             self._idle.clear()
             try:
-                yield
+                yield reservation
             finally:
                 self._requests_at_once -= 1
-                self._bytes_at_once -= body_bytes
+                self._bytes_at_once -= reservation.held_bytes
                 if not self._requests_at_once:
                     self._idle.set()
+
+    def hold_bytes(self, count: int) -> None:
+        """Takes so many bytes of what all bodies together may have; a Refusal where they are not left."""
+        if self._bytes_at_once + count > self.limits.max_bytes_at_once:
+            raise unavailable(
+                f"requests of {self._bytes_at_once} bytes are under way (max_bytes_at_once"
+                f" {self.limits.max_bytes_at_once}); try again in a moment"
+            )
+        self._bytes_at_once += count
 
     async def drain(self, grace_s: float) -> None:
         """Refuses new requests and waits for those under way, for so long."""
