@@ -18,7 +18,12 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "x-api-key", "content-type", "inference-header-content-length"],
+            allow_headers=[
+                "authorization",
+                "x-api-key",
+                "content-type",
+                "inference-header-content-length",
+            ],
             expose_headers=["inference-header-content-length", "x-image-id"],
         )
     return application

@@ -55,7 +55,9 @@ class HttpProtocol:
 
     async def _server_metadata(self, request: Request) -> Response:
         async def answer(_caller: Caller, _reservation: Reservation, _outcome: Outcome) -> Response:
-            return _json({"name": "triton-sam2", "version": "1", "extensions": ["binary_tensor_data"]})
+            return _json(
+                {"name": "triton-sam2", "version": "1", "extensions": ["binary_tensor_data"]}
+            )
 
         return await answered(self._service, request, "server", answer)
 

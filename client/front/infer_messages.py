@@ -45,7 +45,9 @@ def parse_request(data: bytes) -> Any:
     try:
         message = service_pb2.ModelInferRequest.FromString(data)
     except DecodeError as error:
-        raise invalid(f"expected a ModelInferRequest, got {len(data)} bytes that are none") from error
+        raise invalid(
+            f"expected a ModelInferRequest, got {len(data)} bytes that are none"
+        ) from error
     # What a newer protocol may have added was not read, so it is not passed on.
     message.DiscardUnknownFields()
     return message
@@ -155,7 +157,9 @@ def _typed_to_raw(tensor: Any) -> bytes:
     if wanted.kind in "iu" and numbers.size:
         bounds = np.iinfo(wanted)
         if int(numbers.min()) < bounds.min or int(numbers.max()) > bounds.max:
-            raise invalid(f"{tensor.name}: expected {tensor.datatype}, {bounds.min} to {bounds.max}")
+            raise invalid(
+                f"{tensor.name}: expected {tensor.datatype}, {bounds.min} to {bounds.max}"
+            )
     return numbers.astype(wanted).tobytes()
 
 

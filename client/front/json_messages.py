@@ -51,7 +51,9 @@ def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
         # Its depth is bounded by the parser itself, to 1024.
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise invalid(f"expected a JSON object, got {len(data)} bytes that are none: {error}") from error
+        raise invalid(
+            f"expected a JSON object, got {len(data)} bytes that are none: {error}"
+        ) from error
     if not isinstance(document, dict):
         raise invalid(f"expected a JSON object, got {type(document).__name__}")
     return document
@@ -106,7 +108,9 @@ def _read_input(
     name = _text(tensor, "name")
     facts = model.inputs.get(name)
     if facts is None:
-        raise invalid(f"{quoted(name)}: {model.name} has no such input; it has {', '.join(model.inputs)}")
+        raise invalid(
+            f"{quoted(name)}: {model.name} has no such input; it has {', '.join(model.inputs)}"
+        )
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int for side in shape):
         raise invalid(f"{name}: expected shape as a list of whole numbers")
@@ -115,7 +119,9 @@ def _read_input(
     parameters = _parameters(name, tensor)
     size = parameters.get(BINARY_SIZE)
     if size is None:
-        raw: bytes = json_to_raw(name, datatype, shape, tensor.get("data"), parameters.get(ENCODING))
+        raw: bytes = json_to_raw(
+            name, datatype, shape, tensor.get("data"), parameters.get(ENCODING)
+        )
         taken = 0
     else:
         if type(size) is not int or not 0 <= size <= len(binary):
@@ -158,7 +164,10 @@ def write_answer(
         else:
             output["data"] = _numbers(tensor, raw, limits)
         outputs.append(output)
-    document: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
+    document: dict[str, Any] = {
+        "model_name": response.model_name,
+        "model_version": response.model_version,
+    }
     if response.id:
         document["id"] = response.id
     document["outputs"] = outputs
@@ -207,6 +216,3 @@ def _text(document: dict[str, Any], name: str, default: str | None = None) -> st
     if not isinstance(value, str):
         raise invalid(f"{name}: expected text, got {type(value).__name__}")
     return value
-
-
-

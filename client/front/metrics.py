@@ -34,12 +34,23 @@ class FrontMetrics:
             "sam2_front_requests", "Requests by status", (*labels, "status"), registry=registry
         )
         self.seconds = Histogram(
-            "sam2_front_seconds", "Seconds until the answer", labels, buckets=SECONDS_BUCKETS, registry=registry
+            "sam2_front_seconds",
+            "Seconds until the answer",
+            labels,
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
         )
-        self.in_bytes = Counter("sam2_front_in_bytes", "Bytes of requests", labels, registry=registry)
-        self.out_bytes = Counter("sam2_front_out_bytes", "Bytes of answers", labels, registry=registry)
+        self.in_bytes = Counter(
+            "sam2_front_in_bytes", "Bytes of requests", labels, registry=registry
+        )
+        self.out_bytes = Counter(
+            "sam2_front_out_bytes", "Bytes of answers", labels, registry=registry
+        )
         self.under_way = Gauge(
-            "sam2_front_under_way", "Requests under way", registry=registry, multiprocess_mode="livesum"
+            "sam2_front_under_way",
+            "Requests under way",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
 
     @contextmanager
@@ -75,4 +86,4 @@ class FrontMetrics:
     def log(self, event: str, **facts: Any) -> None:
         """One line of JSON."""
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts}
-        print(json.dumps(line), file=self._log, flush=True)  # noqa: T201 - this is the log
+        print(json.dumps(line), file=self._log, flush=True)

@@ -28,9 +28,7 @@ class Refusal(Exception):  # noqa: N818 - not always an error of anybody's: a li
     exactly over HTTP what several HTTP statuses share one gRPC status for (411, 415, 429).
     """
 
-    def __init__(
-        self, code: grpc.StatusCode, message: str, http_status: int | None = None
-    ) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

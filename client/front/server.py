@@ -38,7 +38,9 @@ def listening_socket(host: str, port: int, is_shared: bool) -> socket.socket:
 
 
 @asynccontextmanager
-async def running_front(settings: FrontSettings, is_shared: bool = False) -> AsyncIterator[dict[str, int]]:
+async def running_front(
+    settings: FrontSettings, is_shared: bool = False
+) -> AsyncIterator[dict[str, int]]:
     """Serves until the block ends, then finishes what is under way; yields the ports."""
     registry = CollectorRegistry()
     metrics = FrontMetrics(registry)

@@ -34,7 +34,9 @@ class Reservation:
 class FrontService:
     """What the HTTP, gRPC and REST interfaces share. Belongs to one event loop."""
 
-    def __init__(self, triton: Triton, callers: Callers, metrics: FrontMetrics, limits: Limits) -> None:
+    def __init__(
+        self, triton: Triton, callers: Callers, metrics: FrontMetrics, limits: Limits
+    ) -> None:
         self.triton = triton
         self.callers = callers
         self.metrics = metrics

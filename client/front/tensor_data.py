@@ -42,13 +42,13 @@ def check_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memor
     if datatype == "BYTES":
         found = count_strings(name, raw)
         if found != expected:
-            raise invalid(f"{name}: expected {expected} elements for shape {list(shape)}, got {found}")
+            raise invalid(
+                f"{name}: expected {expected} elements for shape {list(shape)}, got {found}"
+            )
         return
     size = expected * np.dtype(NUMPY_TYPES[datatype]).itemsize
     if len(raw) != size:
-        raise invalid(
-            f"{name}: expected {size} bytes for {datatype} {list(shape)}, got {len(raw)}"
-        )
+        raise invalid(f"{name}: expected {size} bytes for {datatype} {list(shape)}, got {len(raw)}")
 
 
 def count_strings(name: str, raw: bytes | memoryview) -> int:
@@ -56,12 +56,16 @@ def count_strings(name: str, raw: bytes | memoryview) -> int:
     offset, count = 0, 0
     while offset < len(raw):
         if len(raw) - offset < _LENGTH.size:
-            raise invalid(f"{name}: expected a length of 4 bytes at byte {offset}, got {len(raw) - offset}")
+            raise invalid(
+                f"{name}: expected a length of 4 bytes at byte {offset}, got {len(raw) - offset}"
+            )
         (length,) = _LENGTH.unpack_from(raw, offset)
         offset += _LENGTH.size + length
         count += 1
     if offset > len(raw):
-        raise invalid(f"{name}: the last element claims {offset - len(raw)} bytes more than there are")
+        raise invalid(
+            f"{name}: the last element claims {offset - len(raw)} bytes more than there are"
+        )
     return count
 
 
@@ -110,7 +114,9 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> npt.NDArray[Any]:
     try:
         found = np.array(data)
     except (ValueError, OverflowError) as error:
-        raise invalid(f"{name}: expected rows of equal length and numbers, got a mixture") from error
+        raise invalid(
+            f"{name}: expected rows of equal length and numbers, got a mixture"
+        ) from error
     if found.size == 0:
         return found.astype(wanted)
     allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[wanted.kind]
@@ -122,14 +128,14 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> npt.NDArray[Any]:
         least, most = int(found.min()), int(found.max())
         if least < limits.min or most > limits.max:
             beyond = least if least < limits.min else most
-            raise invalid(f"{name}: expected {datatype}, {limits.min} to {limits.max}, got {beyond}")
+            raise invalid(
+                f"{name}: expected {datatype}, {limits.min} to {limits.max}, got {beyond}"
+            )
     with np.errstate(over="ignore"):
         return found.astype(wanted)
 
 
-def _strings(
-    name: str, data: list[Any], shape: Sequence[int], encoding: str | None
-) -> list[bytes]:
+def _strings(name: str, data: list[Any], shape: Sequence[int], encoding: str | None) -> list[bytes]:
     if encoding not in (None, "base64"):
         raise invalid(f"{name}: expected encoding base64 or none, got {encoding!r:.40}")
     flat: list[Any] = data
@@ -138,7 +144,9 @@ def _strings(
             flat = [value for row in flat for value in row]
     expected = count_elements(shape)
     if len(flat) != expected:
-        raise invalid(f"{name}: expected {expected} elements for shape {list(shape)}, got {len(flat)}")
+        raise invalid(
+            f"{name}: expected {expected} elements for shape {list(shape)}, got {len(flat)}"
+        )
     for value in flat:
         if not isinstance(value, str):
             raise invalid(f"{name}: expected elements of BYTES as text, got {_kind(value)}")
@@ -163,5 +171,11 @@ def _offender(data: Any, allowed: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "a truth value",
+        type(None): "null",
+    }
     return names.get(type(value), "a fraction" if isinstance(value, float) else "a number")

@@ -69,7 +69,9 @@ class Triton:
     async def metadata(self, model: str, timeout_s: float = 5.0) -> Any:
         """Triton's ModelMetadataResponse."""
         request = service_pb2.ModelMetadataRequest(name=model)
-        return await self._simple("ModelMetadata", request, service_pb2.ModelMetadataResponse, timeout_s)
+        return await self._simple(
+            "ModelMetadata", request, service_pb2.ModelMetadataResponse, timeout_s
+        )
 
     async def is_live(self) -> bool:
         """Whether Triton says that it lives."""
