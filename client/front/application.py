@@ -1,29 +1,50 @@
-"""The HTTP application: the inference protocol under /v2, REST under /v1, CORS where it is configured."""
+"""The HTTP application: REST under /v1, its description under /docs, the inference protocol under /v2."""
 
 from __future__ import annotations
 
+from fastapi_offline import FastAPIOffline
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
+from front import api_description
 from front.http_protocol import HttpProtocol
+from front.rest import Rest
 from front.service import FrontService
 from front.settings import FrontSettings
+
+DESCRIPTION = """\
+Images and clicks in, masks out. `curl -F image=@photo.jpg -F point=512,512 …/v1/segment` is a whole call; the
+answer's `image_id` stands for the image from then on. The inference protocol of Triton (KServe v2) lies under /v2.
+"""
 
 
 def make_application(service: FrontService, settings: FrontSettings) -> Starlette:
     """An ASGI application over a service."""
-    application = Starlette(routes=HttpProtocol(service).routes())
+    # The page's scripts and styles come from here too, not from somebody's network.
+    application = FastAPIOffline(title="Segment Anything 2.1", version="1", description=DESCRIPTION)
+    rest = Rest(service)
+    for path, method, handler, summary, extra in (
+        ("/v1/segment", "POST", rest.segment, "Masks for an image and prompts", api_description.SEGMENT),
+        ("/v1/images", "POST", rest.warm, "Encode an image ahead of its first click", api_description.WARM),
+        ("/v1/images/{image_id:path}", "DELETE", rest.forget, "Forget an image", api_description.FORGET),
+    ):
+        application.router.add_route(path, handler, methods=[method])
+        operation = {"summary": summary, "operationId": handler.__name__, **extra}
+        _described(application, path.replace(":path", ""), method, operation)
+    application.router.routes.extend(HttpProtocol(service).routes())
     if settings.cors_origins:
         application.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=[
-                "authorization",
-                "x-api-key",
-                "content-type",
-                "inference-header-content-length",
-            ],
+            allow_headers=["authorization", "x-api-key", "content-type", "inference-header-content-length"],
             expose_headers=["inference-header-content-length", "x-image-id"],
         )
     return application
+
+
+def _described(application: FastAPIOffline, path: str, method: str, operation: object) -> None:
+    """Adds an operation to the OpenAPI document; its handler reads requests itself, within limits."""
+    schema = application.openapi()
+    schema["paths"].setdefault(path, {})[method.lower()] = operation
+    application.openapi_schema = schema
