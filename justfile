@@ -87,6 +87,11 @@ test *args: (_install "client,server,export,dev")
 test-fast *args: (_install "client,server,export,dev")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
+# Install what some tests want besides Python packages (nginx, promtool, Go, …); Debian and Ubuntu, as root
+[group('development')]
+test-tools *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.tools "$@"
+
 # Lint, formatting and types
 [group('development')]
 lint: (_install "client,server,export,dev")

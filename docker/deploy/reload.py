@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
+from sam2_server.probe import GRPC_CHANNEL_ARGUMENTS
 from sam2_server.process import ADMIN_KEY_HEADER
 from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2
@@ -39,7 +40,7 @@ def reload_models(url: str, admin_key: str, report: Callable[[str], None]) -> No
         DeployError: a model did not load. Triton goes on serving the old one of it.
     """
     headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
-    with grpc.InferenceServerClient(url) as client:
+    with grpc.InferenceServerClient(url, channel_args=GRPC_CHANNEL_ARGUMENTS) as client:
         for model in ORDER:
             report(f"loading {model}")
             try:

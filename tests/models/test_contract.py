@@ -84,17 +84,20 @@ def test_no_ensemble_tensor_is_both_input_and_output():
 def test_every_ensemble_edge_fits():
     sources = {name: signature(tensor) for name, tensor in tensors(ENSEMBLE.input).items()}
     optional = {tensor.name for tensor in ENSEMBLE.input if tensor.optional}
+    # Steps run when their inputs are there, in whichever order they are written.
+    for step in ENSEMBLE.ensemble_scheduling.step:
+        outputs = tensors(CONFIGS[step.model_name].output)
+        for inner, outer in step.output_map.items():
+            assert outer not in sources, f"{outer} is written twice"
+            sources[outer] = signature(outputs[inner])
     for step in ENSEMBLE.ensemble_scheduling.step:
         config = CONFIGS[step.model_name]
-        inputs, outputs = tensors(config.input), tensors(config.output)
+        inputs = tensors(config.input)
         assert set(step.input_map) <= set(inputs), step.model_name
         assert {n for n, t in inputs.items() if not t.optional} <= set(step.input_map)
         for inner, outer in step.input_map.items():
             assert fits(sources[outer], signature(inputs[inner])), (step.model_name, inner)
             assert inputs[inner].optional == (outer in optional), (step.model_name, inner)
-        for inner, outer in step.output_map.items():
-            assert outer not in sources, f"{outer} is written twice"
-            sources[outer] = signature(outputs[inner])
     for name, tensor in tensors(ENSEMBLE.output).items():
         assert fits(sources[name], signature(tensor)), name
 

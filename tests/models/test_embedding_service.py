@@ -61,7 +61,7 @@ def mark(found) -> int:
 
 
 def run(scenario):
-    asyncio.run(asyncio.wait_for(scenario, 10))
+    asyncio.run(asyncio.wait_for(scenario, 120))
 
 
 async def until(condition) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from triton_sam2._errors import (
+    ImageChangedError,
     ImageNotFoundError,
     ServerUnavailableError,
     ServerUnreachableError,
@@ -31,11 +32,13 @@ EMBEDDING_MODEL = "sam2_embedding"
 class RetryPolicy:
     """How often, and after which pauses, a call is tried again when the server is briefly unable to serve it.
 
-    Every call is an inference, which changes nothing but the cache, so that sending it twice is safe. Nothing
-    else is retried: not a refused connection, not a timeout, not an error of the server.
+    Every call is an inference, which changes nothing but the cache, so that sending it twice is safe. A busy
+    server, one that stops or starts, and a connection that breaks are tried again; so is a refused connection
+    where the same call was put off before, since then the server is restarting. Nothing else is: not a server
+    that was never there, not a timeout, not an error of the server.
     """
 
-    retries: int = 4
+    retries: int = 8
     first_pause_s: float = 0.1
     longest_pause_s: float = 2.0
 
@@ -123,7 +126,20 @@ def predict_flow(
         name = handle.image_id if handle.is_named else None
         request = _predict_request(_image_inputs(handle.image_bytes, name), prompts, wanted)
         answer = yield from _resend(request, options, deadline)
-    return Segmentation.from_tensors(answer)
+    return _of_the_same_image(Segmentation.from_tensors(answer), handle)
+
+
+def _of_the_same_image(result: Segmentation, handle: ImageHandle) -> Segmentation:
+    """The result, unless the id has come to stand for another image: somebody else uses the same name."""
+    wanted = handle.image_id
+    if (result.image_id, result.original_hw) != (wanted, handle.original_hw):
+        (height, width), (now_height, now_width) = handle.original_hw, result.original_hw
+        raise ImageChangedError(
+            f"image_id: {wanted!r} was an image of {width} x {height} pixels and now stands for "
+            f"{result.image_id!r} of {now_width} x {now_height}: it was given to another image. "
+            "Set the image again, under a name of its own or without one"
+        )
+    return result
 
 
 def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:
@@ -141,14 +157,16 @@ def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> 
 
 
 def _send(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:
-    """Send a request; when the server says it cannot serve it now, wait and send it again."""
+    """Send a request; when the server cannot serve it now, wait and send it again."""
     request = replace(request, request_id=options.request_id)
+    was_there = False
     for pause_s in options.retry.pauses_s():
         try:
             return (yield replace(request, timeout_s=deadline.remaining_s()))
-        except ServerUnreachableError:
-            raise
-        except ServerUnavailableError:
+        except ServerUnavailableError as error:
+            if isinstance(error, ServerUnreachableError) and not was_there:
+                raise
+            was_there = True
             if pause_s >= deadline.remaining_s():
                 raise
             yield Pause(pause_s)

@@ -88,8 +88,9 @@ class SAM2TritonClient:
         """Send an image, once; predictions then refer to it by its id.
 
         Args:
-            image: a path or an image file's bytes (JPEG, PNG, WebP, BMP, TIFF), sent untouched; or pixels,
-                uint8 [H, W, 3] RGB or [H, W] grey, sent as PNG; or a handle from an earlier call.
+            image: a path, an image file's bytes (JPEG, PNG, WebP, BMP, TIFF) or an open file, sent untouched;
+                or pixels, uint8 [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or a PIL image (its pixels as they
+                are, without EXIF orientation), sent as PNG; or a handle from an earlier call.
             image_id: a name for it (the server bounds its length); default: an id made from the bytes.
                 Alone, without an image, it refers to an image that the server already has.
             timeout: seconds; default: the client's.
@@ -132,7 +133,8 @@ class SAM2TritonClient:
         Raises:
             NoImageError: no image was set.
             InvalidInputError: a prompt is wrong; the message names it.
-            ImageNotFoundError: the server has forgotten an image that was set by its id alone.
+            ImageNotFoundError: the server has forgotten an image that was set by its id alone;
+                ImageChangedError, if the id stands for another image now.
         """
         prompts = PromptArguments(
             point_coords, point_labels, box, mask_input, multimask_output, formats, low_res_masks

@@ -26,6 +26,10 @@ def prompt_tensors(
     argument, on a wrong shape or value, no prompt at all, or numbers of objects that differ.
     """
     prompts: Prompts = {}
+    if (box is not None or mask_input is not None) and (
+        _has_no_points(point_coords) and _has_no_points(point_labels)
+    ):
+        point_coords = point_labels = None  # beside another prompt, no points are no points
     if point_coords is not None or point_labels is not None:
         prompts["point_coords"], prompts["point_labels"] = _points(point_coords, point_labels)
     if box is not None:
@@ -56,13 +60,24 @@ def _points(
         )
     most = max(len(part) for part in labels)
     if most == 0:
-        raise InvalidInputError("point_coords: expected at least one point, got none")
+        raise InvalidInputError(
+            "point_coords: expected at least one point, or a box or mask_input beside none, got none"
+        )
     padded_coords = np.zeros((len(coords), most, 2), np.float32)
     padded_labels = np.full((len(coords), most), PADDING_LABEL, np.int32)
     for index, (xy, label) in enumerate(zip(coords, labels, strict=True)):
         padded_coords[index, : len(xy)] = xy
         padded_labels[index, : len(label)] = label
     return padded_coords, padded_labels
+
+
+def _has_no_points(values: PointsLike | None) -> bool:
+    """Whether there is nothing in an array or in nested lists, however empty they are."""
+    if values is None:
+        return True
+    if isinstance(values, list | tuple):
+        return all(_has_no_points(part) for part in values)
+    return np.size(values) == 0  # type: ignore[arg-type]
 
 
 def _per_object(values: PointsLike, name: str, rank: int) -> list[NDArray[Any]]:

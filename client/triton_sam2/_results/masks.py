@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from triton_sam2._extras import require
 
+FEWEST_OUTLINE_POINTS = 3
+
 
 class CocoRle(TypedDict):
     """A mask as COCO's compressed run-length code, as pycocotools takes it."""
@@ -40,15 +42,26 @@ def rle_to_mask(rle: CocoRle) -> NDArray[np.uint8]:
 
 
 def mask_to_polygons(mask: NDArray[np.uint8], tolerance_px: float) -> list[NDArray[np.float32]]:
-    """Outer outlines, [K, 2] x, y each, through the centres of the border's pixels. Needs OpenCV."""
+    """Outer outlines, [K, 2] x, y each, through the centres of the border's pixels. Needs OpenCV.
+
+    K is 3 or more: other tools refuse fewer points, or take two for a box. A speck of one pixel or one
+    straight line of them, which has no such outline, is left out.
+    """
     cv2 = require("cv2", "outlines of masks")
     # Without simplification every border pixel is kept where the outline turns, so that filling it is exact.
     contours, _ = cv2.findContours(
         np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
+    outlines = [contour for contour in contours if len(contour) >= FEWEST_OUTLINE_POINTS]
     if tolerance_px > 0:
-        contours = [cv2.approxPolyDP(contour, tolerance_px, True) for contour in contours]
-    return [contour.reshape(-1, 2).astype(np.float32) for contour in contours]
+        outlines = [_simplified(cv2, outline, tolerance_px) for outline in outlines]
+    return [outline.reshape(-1, 2).astype(np.float32) for outline in outlines]
+
+
+def _simplified(cv2: Any, outline: NDArray[np.int32], tolerance_px: float) -> NDArray[np.int32]:
+    """An outline of fewer points; itself where the tolerance would leave nothing of it."""
+    shorter: NDArray[np.int32] = cv2.approxPolyDP(outline, tolerance_px, True)
+    return shorter if len(shorter) >= FEWEST_OUTLINE_POINTS else outline
 
 
 def rle_area(rle: CocoRle) -> int:

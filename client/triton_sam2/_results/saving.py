@@ -33,12 +33,8 @@ class _Savable(Protocol):
 
 def save_result(result: _Savable, path: Path) -> list[Path]:
     """Write a result in the format that the path's ending names."""
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise InvalidInputError(
-            f"path: expected an ending of {', '.join(_WRITERS)}, got {path.name!r}"
-        )
-    files = writer(result, path)
+    check_ending(path, "path")
+    files = _WRITERS[path.suffix.lower()](result, path)
     for target, content in files.items():
         try:
             target.write_bytes(content)
@@ -47,13 +43,24 @@ def save_result(result: _Savable, path: Path) -> list[Path]:
     return list(files)
 
 
+def check_ending(path: Path, name: str) -> None:
+    """Raise InvalidInputError, naming the argument, for a path whose ending names no format."""
+    if path.suffix.lower() not in _WRITERS:
+        raise InvalidInputError(
+            f"{name}: expected an ending of {', '.join(_WRITERS)}, got {path.name!r}"
+        )
+
+
+def result_paths(path: Path, objects: int) -> list[Path]:
+    """The files that a result of so many objects becomes."""
+    if path.suffix.lower() != ".png" or objects == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{index + 1}") for index in range(objects)]
+
+
 def _png_files(result: _Savable, path: Path) -> Files:
     masks = result.best().masks[:, 0]
-    if len(masks) == 1:
-        return {path: _png(masks[0])}
-    return {
-        path.with_stem(f"{path.stem}-{index + 1}"): _png(mask) for index, mask in enumerate(masks)
-    }
+    return dict(zip(result_paths(path, len(masks)), map(_png, masks), strict=True))
 
 
 def _png(mask: np.ndarray) -> bytes:  # type: ignore[type-arg]

@@ -115,7 +115,8 @@ class Segmentation:
     def polygons(self, *, tolerance_px: float = 0.0) -> list[list[NDArray[np.float32]]]:
         """Outer outlines of each object's best mask: B lists of [K, 2] arrays, x, y in pixels.
 
-        Holes are left out (RLE keeps them). Outlines may leave the border by `tolerance_px` to be shorter.
+        Holes are left out (RLE keeps them), and so are specks without an outline of 3 points. Outlines may
+        leave the border by `tolerance_px` to be shorter.
         Raises MissingExtraError without OpenCV.
         """
         return [mask_to_polygons(mask, tolerance_px) for mask in self.best().masks[:, 0]]

@@ -1,11 +1,24 @@
 """TLS files and headers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from triton_sam2._errors import InvalidInputError
 from triton_sam2._transports.urls import Endpoint
+
+_HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_TRANSPORTS_OWN = {
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "inference-header-content-length",
+    "te",
+    "transfer-encoding",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,27 @@ class Credentials:
                 raise InvalidInputError(f"{name}: no file {path}")
         if ("cert_file" in given) != ("key_file" in given):
             raise InvalidInputError("cert_file, key_file: a client certificate needs both")
-        # gRPC allows lower-case header names only; HTTP does not care.
-        lower = {name.lower(): value for name, value in (headers or {}).items()}
-        return cls(headers=lower, **given)
+        return cls(headers=checked_headers(headers or {}), **given)
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as both protocols take them, names in lower case; a value may be a key, so none is quoted."""
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"headers: expected a name of letters, digits, '-', '_' and '.', got {name!r}"
+            )
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidInputError(
+                f"headers: {name}: expected a value of printable ASCII characters, got another one"
+            )
+        lower = name.lower()  # gRPC allows nothing else; HTTP does not care
+        if lower in _TRANSPORTS_OWN or lower.endswith("-bin"):
+            raise InvalidInputError(
+                f"headers: {name}: the connection makes this one itself (and gRPC keeps the ending -bin)"
+            )
+        if lower in checked:
+            raise InvalidInputError(f"headers: {name}: given twice")
+        checked[lower] = value
+    return checked

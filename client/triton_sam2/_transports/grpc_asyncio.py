@@ -52,9 +52,14 @@ class GrpcAioTransport:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
                 loop.call_soon_threadsafe(settle, result, error)
 
-        call = self._client.async_infer(
-            callback=on_end, **infer_arguments(request, self._credentials)
-        )
+        try:
+            call = self._client.async_infer(
+                callback=on_end, **infer_arguments(request, self._credentials)
+            )
+        except ValueError as error:  # gRPC's word for a channel that another thread has just closed
+            if self._is_closed:
+                raise closed_error() from error
+            raise
         try:
             result = await answer
         except asyncio.CancelledError:

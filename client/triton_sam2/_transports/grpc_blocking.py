@@ -1,5 +1,6 @@
 """gRPC, through Triton's own client."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from triton_sam2._transports.statuses import error_from_status, unreachable
 from triton_sam2._transports.urls import Endpoint
 
 _INT32_MAX = 2**31 - 1
+# A connection that a router has dropped without a word (NAT, load balancers) is found out by pings during a
+# call: one after 10 s of silence, given up after 30 s without an echo. Less would take a slow line for a dead
+# one, on which an echo waits behind megabytes of image; more would not fit into a call's usual 60 s.
+# Servers count pings on a silent connection and end it after three; gRPC's own limit of two (then one a
+# minute) stays within that for two minutes, and our launcher allows any number.
+PING_AFTER_MS = 10_000
+PING_TIMEOUT_MS = 30_000
 _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Images and masks beyond gRPC's 4 MB default.
     ("grpc.max_send_message_length", _INT32_MAX),
@@ -21,6 +29,15 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+# What Triton's parsers raise on a body that is not one of its answers.
+MALFORMED_ANSWER = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    struct.error,
+    InferenceServerException,
+)
 # How gRPC words it when there is nobody; a busy or restarting server has the same status.
 _CONNECTION_FAILURES = (
     "failed to connect to all addresses",
@@ -37,8 +54,20 @@ def channel_arguments(endpoint: Endpoint, credentials: Credentials) -> dict[str,
         "root_certificates": _text(credentials.ca_file),
         "private_key": _text(credentials.key_file),
         "certificate_chain": _text(credentials.cert_file),
-        "channel_args": _CHANNEL_OPTIONS,
+        "channel_args": channel_options(endpoint),
     }
+
+
+def channel_options(endpoint: Endpoint) -> list[tuple[str, int]]:
+    """gRPC's options for a connection to an endpoint."""
+    return [
+        *_CHANNEL_OPTIONS,
+        ("grpc.keepalive_time_ms", PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),  # the kernel's own: unacknowledged bytes
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+        # A proxy (http_proxy, https_proxy) that leads elsewhere never knows what listens on this machine.
+        *([("grpc.enable_http_proxy", 0)] if endpoint.is_loopback else []),
+    ]
 
 
 def infer_arguments(request: InferRequest, credentials: Credentials) -> dict[str, Any]:
@@ -59,7 +88,12 @@ def infer_arguments(request: InferRequest, credentials: Credentials) -> dict[str
 
 def read_answer(result: Any, request: InferRequest) -> Tensors:
     """The outputs asked for, by name."""
-    arrays = {name: result.as_numpy(name) for name in request.outputs}
+    try:
+        arrays = {name: result.as_numpy(name) for name in request.outputs}
+    except MALFORMED_ANSWER as error:
+        raise ServerError(
+            f"the server's answer does not fit its own description: {error}"
+        ) from error
     missing = [name for name, array in arrays.items() if array is None]
     if missing:
         raise ServerError(f"the server's answer lacks {', '.join(missing)}")
@@ -92,6 +126,10 @@ class GrpcTransport:
             result = self._client.infer(**infer_arguments(request, self._credentials))
         except InferenceServerException as error:
             raise translate_error(error, self._endpoint) from error
+        except ValueError as error:  # gRPC's word for a channel that another thread has just closed
+            if self._is_closed:
+                raise closed_error() from error
+            raise
         return read_answer(result, request)
 
     def close(self) -> None:

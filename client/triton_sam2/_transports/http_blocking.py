@@ -9,11 +9,11 @@ from typing import Any
 
 import tritonclient.http as triton
 import urllib3
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import np_to_triton_dtype
 
 from triton_sam2._errors import CallTimeoutError, ServerError, TritonSam2Error
 from triton_sam2._transports.credentials import Credentials
-from triton_sam2._transports.grpc_blocking import read_answer
+from triton_sam2._transports.grpc_blocking import MALFORMED_ANSWER, closed_error, read_answer
 from triton_sam2._transports.rpc import InferRequest, Tensors
 from triton_sam2._transports.statuses import error_from_status, http_status_name, unreachable
 from triton_sam2._transports.urls import Endpoint
@@ -28,6 +28,8 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
         self._endpoint = endpoint
         self._headers = dict(credentials.headers)
+        self._is_closed = False
+        # A pool of connections to the server itself: unlike gRPC, it follows no proxy variable.
         self._pool = urllib3.PoolManager(
             maxsize=_POOL_SIZE,
             retries=False,  # what is retried is decided in one place, the flows
@@ -36,6 +38,8 @@ class HttpTransport:
 
     def infer(self, request: InferRequest) -> Tensors:
         """The outputs asked for, by name."""
+        if self._is_closed:
+            raise closed_error()
         body, header_length = encode_request(request)
         headers = {**self._headers, "Content-Type": "application/octet-stream"}
         if header_length is not None:
@@ -47,6 +51,7 @@ class HttpTransport:
 
     def close(self) -> None:
         """Close the connections."""
+        self._is_closed = True
         self._pool.clear()
 
     def _post(
@@ -87,7 +92,7 @@ def decode_answer(body: bytes, header_length: str | None, request: InferRequest)
         result = triton.InferenceServerClient.parse_response_body(
             body, header_length=None if header_length is None else int(header_length)
         )
-    except (ValueError, InferenceServerException) as error:
+    except MALFORMED_ANSWER as error:
         raise ServerError(
             "the server's answer is not one of Triton's inference protocol"
         ) from error

@@ -6,6 +6,7 @@ others are being encoded. Each request gets exactly one answer, from its own cor
 
 import asyncio
 import json
+import os
 import time
 
 import numpy as np
@@ -21,6 +22,7 @@ from embedding_service import (
 from embedding_settings import parse_settings
 from event_loop import EventLoop
 from inner_models import InnerModelError, call, restore_code
+from stop_notice import ServerStoppingError, StopNotice
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse, refuse_cancelled
 
 EMBEDDING_OUTPUTS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
@@ -34,6 +36,7 @@ class TritonPythonModel:
         self.cache = EmbeddingCache(settings.cache, time.monotonic)
         self.service = EmbeddingService(self.cache, self._encode, settings.service)
         self.metrics = CacheMetrics(pb_utils, self.cache, self.service)
+        self.stop_notice = StopNotice.from_environment(os.environ)
         # A BLS call blocks a thread for as long as the inner model takes.
         workers = 2 * settings.service.max_concurrent_encodes + 4
         self.loop = EventLoop("sam2-embedding", workers)
@@ -53,7 +56,7 @@ class TritonPythonModel:
             return refuse(error, pb_utils.TritonError.INVALID_ARG)
         except ImageNotFoundError as error:
             return refuse(error, pb_utils.TritonError.NOT_FOUND)
-        except OverloadedError as error:
+        except (OverloadedError, ServerStoppingError) as error:
             return refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except InnerModelError as error:
             return refuse(*restore_code(str(error)))
@@ -64,6 +67,7 @@ class TritonPythonModel:
     async def _respond(self, request):
         if request.is_cancelled():
             return refuse_cancelled()
+        self.stop_notice.check()
         retired_fingerprint = read(request, "retired_fingerprint")
         if retired_fingerprint is not None:
             self.cache.retire(int(retired_fingerprint.flat[0]))
@@ -76,6 +80,7 @@ class TritonPythonModel:
         found = await self.service.find(None if image is None else image[0], image_id)
         wanted = set(request.requested_output_names())
         outputs = {name: values for name, values in vars(found.embedding).items() if name in wanted}
+        outputs["embedded_hw"] = found.embedding.original_hw
         outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
         return answer({name: values for name, values in outputs.items() if name in wanted})
 

@@ -15,12 +15,27 @@ class TritonPythonModel:
         parameters = {
             key: int(value["string_value"]) for key, value in config["parameters"].items()
         }
-        self.limits = PromptLimits(parameters["max_objects"], parameters["max_points_per_object"])
+        self.limits = PromptLimits(
+            parameters["max_objects"],
+            parameters["max_points_per_object"],
+            parameters["max_tokens"],
+            parameters["max_image_pixels"],
+        )
         dense_mask_input = next(o for o in config["output"] if o["name"] == "dense_mask_input")
         self.low_res_side = int(dense_mask_input["dims"][-1])
 
     def execute(self, requests):
-        return [self._respond(request) for request in requests]
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request):
+        try:
+            return self._respond(request)
+        except InvalidPromptError as error:
+            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:  # noqa: BLE001 - it would reach the client with paths and lines
+            pb_utils.Logger.log_error(f"sam2_prompt: {error!r}")
+            message = "sam2_prompt failed; the server's log says why"
+            return _error(message, pb_utils.TritonError.INTERNAL)
 
     def _respond(self, request):
         if request.is_cancelled():
@@ -32,12 +47,7 @@ class TritonPythonModel:
                 for field in dataclasses.fields(RawPrompt)
             }
         )
-        try:
-            encoded = encode_prompt(
-                prompt, (int(height), int(width)), self.low_res_side, self.limits
-            )
-        except InvalidPromptError as error:
-            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        encoded = encode_prompt(prompt, (int(height), int(width)), self.low_res_side, self.limits)
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, getattr(encoded, name)) for name in OUTPUTS]
         )

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from deploy.gateway import read_api_keys
 from deploy.reload import check_interchangeable
 from triton_sam2 import SAM2TritonClient
 
+from tests.patience import wait_until
 from tests.running_server import ROOT
 
 IMAGE = ROOT / "client/examples/images/coins.png"
@@ -66,7 +66,7 @@ class Deployer:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=180,
+            timeout=400,
             check=False,
         )
         log = Path(self.environment["ENGINE_LOG"])
@@ -170,16 +170,17 @@ class TestDeployment:
         for thread in threads:
             thread.start()
         try:
+            wait_until(lambda: answers > 5, "answers before the reload")
             done = deployed.run("reload", "demo", "--url", deployed.grpc)
+            before = answers
+            wait_until(lambda: failures or answers > before + 5, "answers after the reload")
         finally:
-            time.sleep(1)
             stop.set()
             for thread in threads:
                 thread.join()
         assert done.returncode == 0, done.stdout
         for model in ("sam2_encoder", "sam2_decoder", "sam2_embedding"):
             assert f"loading {model}" in done.stdout
-        assert answers > 10
         assert not failures, failures
 
     def test_a_second_deployment_keeps_the_keys(self, deployed: Deployer) -> None:
