@@ -7,12 +7,14 @@ from typing import Any
 _IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF."}
 _IMAGE_ID = {
     "type": "string",
-    "description": "A name for the image, or the id that an earlier answer gave; alone, instead of the image.",
+    "description": "A name for the image, or the id of an earlier answer; alone, instead of the image.",
     "example": "page-1",
 }
 _ERROR = {
     "type": "object",
-    "properties": {"error": {"type": "string", "example": "point: expected X,Y[,LABEL[,OBJECT]], got '5'"}},
+    "properties": {
+        "error": {"type": "string", "example": "point: expected X,Y[,LABEL[,OBJECT]], got '5'"}
+    },
 }
 _MASK = {
     "type": "object",
@@ -42,7 +44,9 @@ _FACTS = {
 
 def _form(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": list(required)}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
 
 
 def _answers(**by_status: Any) -> dict[str, Any]:
@@ -83,8 +87,8 @@ SEGMENT = {
                 "type": "string",
                 "enum": ["rle", "png", "polygons", "overlay"],
                 "default": "rle",
-                "description": "rle and polygons: JSON. png: the best mask as a picture, 255 is foreground (of"
-                " several objects, each pixel is its object's number). overlay: the image with its masks.",
+                "description": "rle and polygons: JSON. png: the best mask as a picture, 255 is foreground"
+                " (of several objects, each pixel is its object's number). overlay: the image and masks.",
             },
         }
     ),

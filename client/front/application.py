@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -14,19 +15,39 @@ from front.settings import FrontSettings
 
 DESCRIPTION = """\
 Images and clicks in, masks out. `curl -F image=@photo.jpg -F point=512,512 …/v1/segment` is a whole call; the
-answer's `image_id` stands for the image from then on. The inference protocol of Triton (KServe v2) lies under /v2.
+answer's `image_id` stands for the image from then on. Triton's inference protocol (KServe v2) lies under /v2.
 """
 
 
 def make_application(service: FrontService, settings: FrontSettings) -> Starlette:
     """An ASGI application over a service."""
     # The page's scripts and styles come from here too, not from somebody's network.
-    application = FastAPIOffline(title="Segment Anything 2.1", version="1", description=DESCRIPTION)
+    application: FastAPI = FastAPIOffline(
+        title="Segment Anything 2.1", version="1", description=DESCRIPTION
+    )
     rest = Rest(service)
     for path, method, handler, summary, extra in (
-        ("/v1/segment", "POST", rest.segment, "Masks for an image and prompts", api_description.SEGMENT),
-        ("/v1/images", "POST", rest.warm, "Encode an image ahead of its first click", api_description.WARM),
-        ("/v1/images/{image_id:path}", "DELETE", rest.forget, "Forget an image", api_description.FORGET),
+        (
+            "/v1/segment",
+            "POST",
+            rest.segment,
+            "Masks for an image and prompts",
+            api_description.SEGMENT,
+        ),
+        (
+            "/v1/images",
+            "POST",
+            rest.warm,
+            "Encode an image ahead of its first click",
+            api_description.WARM,
+        ),
+        (
+            "/v1/images/{image_id:path}",
+            "DELETE",
+            rest.forget,
+            "Forget an image",
+            api_description.FORGET,
+        ),
     ):
         application.router.add_route(path, handler, methods=[method])
         operation = {"summary": summary, "operationId": handler.__name__, **extra}
@@ -37,13 +58,18 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "x-api-key", "content-type", "inference-header-content-length"],
+            allow_headers=[
+                "authorization",
+                "x-api-key",
+                "content-type",
+                "inference-header-content-length",
+            ],
             expose_headers=["inference-header-content-length", "x-image-id"],
         )
     return application
 
 
-def _described(application: FastAPIOffline, path: str, method: str, operation: object) -> None:
+def _described(application: FastAPI, path: str, method: str, operation: object) -> None:
     """Adds an operation to the OpenAPI document; its handler reads requests itself, within limits."""
     schema = application.openapi()
     schema["paths"].setdefault(path, {})[method.lower()] = operation

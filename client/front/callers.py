@@ -33,6 +33,7 @@ class Caller:
     tokens: float = 0.0
     refilled_at: float = 0.0
     at_once: int = 0
+    streams: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,25 @@ class Callers:
             yield
         finally:
             caller.at_once -= 1
+
+    @contextmanager
+    def admit_stream(self, caller: Caller) -> Iterator[None]:
+        """Counts one stream of a caller while it is open; its messages are admitted one by one.
+
+        Raises:
+            Refusal: UNAVAILABLE above the key's streams at once.
+        """
+        most = self._limits.streams_at_once_per_key
+        if caller is not self._anonymous and caller.streams >= most:
+            raise unavailable(
+                f"at most {most} open streams for an API key (streams_at_once_per_key); close one first",
+                429,
+            )
+        caller.streams += 1
+        try:
+            yield
+        finally:
+            caller.streams -= 1
 
     def _take_token(self, caller: Caller) -> None:
         now = self._clock()

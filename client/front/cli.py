@@ -20,6 +20,7 @@ DEFAULTS = FrontSettings()
 
 
 def main(
+    *,
     triton: Annotated[
         str, typer.Option(help="Triton's gRPC address, HOST:PORT.")
     ] = DEFAULTS.triton,
@@ -53,7 +54,7 @@ def main(
         int, typer.Option(help="Requests that a key may send at once after a pause.", min=1)
     ] = (DEFAULTS.limits.burst),
 ) -> None:
-    """A front for the SAM 2 server: reads every message before Triton does, knows its callers, speaks REST."""
+    """A front for the SAM 2 server: reads messages before Triton does, knows its callers, speaks REST."""
     try:
         if api_keys is not None:
             read_api_keys(api_keys.read_text("utf-8"))

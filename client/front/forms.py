@@ -95,4 +95,3 @@ async def _image(fields: FormData) -> bytes | None:
     if not isinstance(image, UploadFile):
         raise invalid("image: expected a file (curl: -F image=@photo.jpg, with the @), got text")
     return await image.read()
-

@@ -114,9 +114,11 @@ async def answered(
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             if not isinstance(error, Refusal):
                 service.metrics.log("failure", call=call, error=repr(error)[:500])
-            refusal = as_refusal(error)
-            outcome.status = refusal.code.name
-            return refused(refusal)
+            known = as_refusal(error)
+            if known.inside:
+                service.metrics.log("failure", call=call, error=known.inside[:500])
+            outcome.status = known.code.name
+            return refused(known)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -1,4 +1,4 @@
-"""A ModelInferRequest from the wire ► the same request with nothing in it that was not read and understood."""
+"""A ModelInferRequest from the wire ► the same request with nothing in it that was not understood."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from front.catalog import ModelFacts, TensorFacts
+from front.message_weight import check_weight, not_a_message
 from front.refusals import invalid, not_found, quoted, too_large
 from front.settings import Limits
-from front.tensor_data import NUMPY_TYPES, check_raw, count_elements, pack_strings
+from front.tensor_data import (
+    NUMPY_TYPES,
+    check_raw,
+    check_whole_numbers,
+    count_elements,
+    pack_strings,
+)
 
 TENANT_PARAMETER = "sam2_tenant"
 REFUSED_PARAMETERS = {
@@ -40,14 +47,13 @@ _TYPED_FIELDS = {
 }
 
 
-def parse_request(data: bytes) -> Any:
-    """A ModelInferRequest from its bytes; a Refusal where they are none."""
+def parse_request(data: bytes, limits: Limits) -> Any:
+    """A ModelInferRequest from its bytes; a Refusal where they are none, or too many parts."""
+    check_weight(data, limits)
     try:
         message = service_pb2.ModelInferRequest.FromString(data)
     except DecodeError as error:
-        raise invalid(
-            f"expected a ModelInferRequest, got {len(data)} bytes that are none"
-        ) from error
+        raise not_a_message("ModelInferRequest", len(data)) from error
     # What a newer protocol may have added was not read, so it is not passed on.
     message.DiscardUnknownFields()
     return message
@@ -127,9 +133,15 @@ def check_declaration(
     if not fits:
         shown = sides if len(sides) <= 8 else [*sides[:8], "..."]
         raise invalid(f"{name}: expected shape {list(facts.shape)}, got {shown}")
-    if count_elements(sides) > limits.max_tensor_elements:
+    # Without sides of 0: numpy, in a model's process, multiplies the others and dies of what it finds.
+    if count_elements([side for side in sides if side]) > limits.max_tensor_elements:
         raise too_large(
-            f"{name}: expected at most {limits.max_tensor_elements} elements (max_tensor_elements), got"
+            f"{name}: expected at most {limits.max_tensor_elements} elements (max_tensor_elements; sides of 0"
+            f" do not count), got shape {sides}"
+        )
+    if datatype == "BYTES" and count_elements(sides) > limits.max_strings:
+        raise too_large(
+            f"{name}: expected at most {limits.max_strings} elements of BYTES (max_strings), got"
             f" {count_elements(sides)}"
         )
 
@@ -155,11 +167,7 @@ def _typed_to_raw(tensor: Any) -> bytes:
     wanted = np.dtype(NUMPY_TYPES[tensor.datatype])
     numbers = np.array(values)
     if wanted.kind in "iu" and numbers.size:
-        bounds = np.iinfo(wanted)
-        if int(numbers.min()) < bounds.min or int(numbers.max()) > bounds.max:
-            raise invalid(
-                f"{tensor.name}: expected {tensor.datatype}, {bounds.min} to {bounds.max}"
-            )
+        check_whole_numbers(tensor.name, tensor.datatype, int(numbers.min()), int(numbers.max()))
     return numbers.astype(wanted).tobytes()
 
 

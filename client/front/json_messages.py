@@ -42,10 +42,12 @@ class WantedOutputs:
 
 
 def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
-    """The JSON object of a request; a Refusal where it is too long, too deep, or none."""
-    if len(data) > limits.max_json_bytes:
+    """The JSON object of a request; a Refusal where it has too many values, is too deep, or none."""
+    values = sum(bytes(data).count(mark) for mark in (b",", b"[", b"{"))
+    if values > limits.max_json_values:
         raise too_large(
-            f"JSON: expected at most {limits.max_json_bytes} bytes (max_json_bytes), got {len(data)}"
+            f"JSON: expected at most {limits.max_json_values} values (max_json_values), got {values} commas"
+            " and brackets; send tensors as binary data"
         )
     try:
         # Its depth is bounded by the parser itself, to 1024.
@@ -62,7 +64,7 @@ def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
 def read_request(
     model: ModelFacts, body: bytes, json_bytes: int | None, limits: Limits
 ) -> tuple[Any, WantedOutputs]:
-    """A ModelInferRequest, not cleaned yet, out of an HTTP body whose JSON takes `json_bytes` of it (None: all).
+    """A ModelInferRequest, not cleaned yet, out of an HTTP body whose JSON is `json_bytes` of it (None: all).
 
     Raises:
         Refusal: naming the tensor or field, what was expected and what came.
@@ -148,6 +150,7 @@ def write_answer(
     response = service_pb2.ModelInferResponse.FromString(answer)
     outputs: list[dict[str, Any]] = []
     pieces: list[bytes] = []
+    numbers_left = limits.max_json_answer_elements
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         output: dict[str, Any] = {
             "name": tensor.name,
@@ -162,7 +165,15 @@ def write_answer(
             if is_encoded:
                 output["parameters"] = {ENCODING: "base64"}
         else:
-            output["data"] = _numbers(tensor, raw, limits)
+            array = np.frombuffer(raw, NUMPY_TYPES[tensor.datatype])
+            numbers_left -= array.size
+            if numbers_left < 0:
+                raise too_large(
+                    f"{tensor.name}: expected at most {limits.max_json_answer_elements} numbers as JSON in an"
+                    f" answer (max_json_answer_elements), got {array.size} here; ask for binary data"
+                    " (binary_data: true), or for another mask_format"
+                )
+            output["data"] = array.astype(np.float32) if array.dtype == np.float16 else array
         outputs.append(output)
     document: dict[str, Any] = {
         "model_name": response.model_name,
@@ -173,17 +184,6 @@ def write_answer(
     document["outputs"] = outputs
     text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return [text, *pieces], len(text) if pieces else None
-
-
-def _numbers(tensor: Any, raw: bytes, limits: Limits) -> Any:
-    array = np.frombuffer(raw, NUMPY_TYPES[tensor.datatype])
-    if array.size > limits.max_json_answer_elements:
-        raise too_large(
-            f"{tensor.name}: expected at most {limits.max_json_answer_elements} numbers as JSON"
-            f" (max_json_answer_elements), got {array.size}; ask for binary data (binary_data: true), or for"
-            " another mask_format"
-        )
-    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _texts(values: list[bytes]) -> tuple[list[str], bool]:

@@ -1,4 +1,4 @@
-"""Counts and times as Prometheus metrics, and one line of JSON for each request. Never ids, keys, contents."""
+"""Counts and times as Prometheus metrics; a line of JSON for each request. Never ids, keys, contents."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 class Outcome:
     """How a request ended; filled in by whoever answers it."""
 
+    call: str
     status: str = "OK"
     in_bytes: int = 0
     out_bytes: int = 0
@@ -56,7 +57,7 @@ class FrontMetrics:
     @contextmanager
     def observed(self, interface: str, call: str, tenant: str, caller: str) -> Iterator[Outcome]:
         """Counts, times and logs one request."""
-        outcome, started = Outcome(), time.perf_counter()
+        outcome, started = Outcome(call), time.perf_counter()
         self.under_way.inc()
         try:
             yield outcome
@@ -66,7 +67,7 @@ class FrontMetrics:
         finally:
             elapsed = time.perf_counter() - started
             self.under_way.dec()
-            labels = (tenant, interface, call)
+            labels = (tenant, interface, outcome.call)
             self.requests.labels(*labels, outcome.status).inc()
             self.seconds.labels(*labels).observe(elapsed)
             self.in_bytes.labels(*labels).inc(outcome.in_bytes)
@@ -76,7 +77,7 @@ class FrontMetrics:
                 client=caller,
                 tenant=tenant,
                 interface=interface,
-                call=call,
+                call=outcome.call,
                 status=outcome.status,
                 in_bytes=outcome.in_bytes,
                 out_bytes=outcome.out_bytes,

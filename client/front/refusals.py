@@ -28,8 +28,16 @@ class Refusal(Exception):  # noqa: N818 - not always an error of anybody's: a li
     exactly over HTTP what several HTTP statuses share one gRPC status for (411, 415, 429).
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        http_status: int | None = None,
+        inside: str = "",
+    ) -> None:
         super().__init__(message)
+        # For the log alone.
+        self.inside = inside
         self.code = code
         self.message = message
         self.http_status = http_status or HTTP_STATUSES.get(code, 500)
@@ -46,8 +54,8 @@ def not_found(message: str) -> Refusal:
 
 
 def too_large(message: str) -> Refusal:
-    """More bytes than a named limit allows: RESOURCE_EXHAUSTED, 413."""
-    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+    """More than a named limit allows: INVALID_ARGUMENT (clients try RESOURCE_EXHAUSTED again), 413."""
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, 413)
 
 
 def unavailable(message: str, http_status: int = 503) -> Refusal:

@@ -13,23 +13,24 @@ import orjson
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
+from triton_sam2 import Segmentation, TritonSam2Error
+from triton_sam2._results.masks import mask_to_polygons
+from triton_sam2.cli._prompts import read_prompts
 
 from front.callers import Caller
 from front.forms import SentForm, read_form
 from front.http_protocol import answered, unless_gone
 from front.metrics import Outcome
-from front.refusals import invalid
+from front.refusals import invalid, too_large
 from front.rest_calls import client_for, refusal_of
 from front.service import FrontService, Reservation
-from triton_sam2 import Segmentation, TritonSam2Error
-from triton_sam2._results.masks import mask_to_polygons
-from triton_sam2.cli._prompts import read_prompts
+from front.settings import Limits
 
 SEGMENT_FIELDS = frozenset({"image", "image_id", "point", "box", "multimask", "format"})
 IMAGE_FIELDS = frozenset({"image", "image_id"})
 # What is asked of the server for each format.
-SERVER_FORMATS = {"rle": "rle", "png": "png", "polygons": "png", "overlay": "bitmap"}
-# An overlay is drawn here, in floating point: 12 bytes a pixel and object.
+SERVER_FORMATS = {"rle": "rle", "png": "png", "polygons": "png", "overlay": "png"}
+# An overlay is drawn here, in floating point: 12 bytes a pixel.
 MAX_OVERLAY_PIXELS = 25_000_000
 IMAGE_ID_HEADER = "X-Image-Id"
 
@@ -39,6 +40,7 @@ class Rest:
 
     def __init__(self, service: FrontService) -> None:
         self._service = service
+        self._rendering = asyncio.Semaphore(service.limits.renderings_at_once)
 
     async def segment(self, request: Request) -> Response:
         """Masks for an image and prompts, or for an image's id and prompts."""
@@ -48,11 +50,17 @@ class Rest:
             outcome.in_bytes = form.body_bytes
             wanted = form.one("format", "rle") or "rle"
             if wanted not in SERVER_FORMATS:
-                raise invalid(f"format: expected one of {', '.join(SERVER_FORMATS)}, got {wanted[:40]!r}")
+                raise invalid(
+                    f"format: expected one of {', '.join(SERVER_FORMATS)}, got {wanted[:40]!r}"
+                )
             if wanted == "overlay" and form.image is None:
-                raise invalid("format: overlay needs the image itself; it is not kept, only its embeddings")
+                raise invalid(
+                    "format: overlay needs the image itself; it is not kept, only its embeddings"
+                )
             result = await unless_gone(request, self._predict(caller, form, SERVER_FORMATS[wanted]))
-            response = await asyncio.to_thread(_rendered, result, wanted, form.image)
+            _check_pixels(result, wanted, self._service.limits)
+            async with self._rendering:
+                response = await asyncio.to_thread(_rendered, result, wanted, form.image)
             outcome.out_bytes = len(response.body)
             response.headers[IMAGE_ID_HEADER] = _header_text(result.image_id)
             return response
@@ -86,7 +94,7 @@ class Rest:
         return await self._answered(request, "forget", answer)
 
     async def _predict(self, caller: Caller, form: SentForm, server_format: str) -> Segmentation:
-        prompts = read_prompts(form.all("point"), form.all("box"))
+        prompts = read_prompts(form.all("point"), form.all("box"), point="point", box="box")
         arguments: dict[str, Any] = {
             "point_coords": prompts.point_coords,
             "point_labels": prompts.point_labels,
@@ -99,7 +107,9 @@ class Rest:
         if form.image is not None:
             return await client.segment(form.image, image_id=image_id, **arguments)
         if image_id is None:
-            raise invalid("expected image (curl: -F image=@photo.jpg), image_id or both, got neither")
+            raise invalid(
+                "expected image (curl: -F image=@photo.jpg), image_id or both, got neither"
+            )
         await client.set_image(image_id=image_id)
         return await client.predict(**arguments)
 
@@ -116,19 +126,31 @@ class Rest:
         return await answered(self._service, request, call, translated, interface="rest")
 
 
+def _check_pixels(result: Segmentation, wanted: str, limits: Limits) -> None:
+    """Raises a Refusal where unpacking the masks would take too much memory."""
+    objects, candidates = result.iou_predictions.shape
+    height, width = result.original_hw
+    # A picture shows the best candidate alone.
+    pixels = objects * (candidates if wanted == "polygons" else 1) * height * width
+    if wanted != "rle" and pixels > limits.max_rendered_pixels:
+        raise too_large(
+            f"format: {wanted} is for at most {limits.max_rendered_pixels} pixels of masks"
+            f" (max_rendered_pixels), got {pixels}; ask for rle"
+        )
+    if wanted == "overlay" and height * width > MAX_OVERLAY_PIXELS:
+        raise too_large(
+            f"format: overlay is for images of at most {MAX_OVERLAY_PIXELS} pixels, got {width}x{height}"
+        )
+
+
 def _rendered(result: Segmentation, wanted: str, image: bytes | None) -> Response:
     if wanted == "overlay":
-        height, width = result.original_hw
-        if height * width > MAX_OVERLAY_PIXELS:
-            raise invalid(
-                f"format: overlay is for images of at most {MAX_OVERLAY_PIXELS} pixels, got {width}x{height}"
-            )
         assert image is not None  # noqa: S101 - checked before the work
         return _png(Image.fromarray(result.overlay(image)))
     if wanted == "png":
         return _png(_mask_picture(result))
     height, width = result.original_hw
-    masks = _polygons(result) if wanted == "polygons" else result.rles
+    masks: list[Any] = _polygons(result) if wanted == "polygons" else result.rles
     objects = [
         {"masks": [{"iou": float(iou), wanted: mask} for mask, iou in zip(row, ious, strict=True)]}
         for row, ious in zip(masks, result.iou_predictions, strict=True)
@@ -150,7 +172,9 @@ def _mask_picture(result: Segmentation) -> Image.Image:
     masks = result.best().masks[:, 0]
     if len(masks) == 1:
         return Image.fromarray(masks[0] * np.uint8(255))
-    labels: npt.NDArray[Any] = np.zeros(masks.shape[1:], np.uint8 if len(masks) < 256 else np.uint16)
+    labels: npt.NDArray[Any] = np.zeros(
+        masks.shape[1:], np.uint8 if len(masks) < 256 else np.uint16
+    )
     for number, mask in enumerate(masks, 1):
         labels[mask > 0] = number
     return Image.fromarray(labels)

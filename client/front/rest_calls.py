@@ -1,20 +1,20 @@
-"""The project's own client over the front's own service, so that REST calls are checked and counted like others."""
+"""The project's own client over the front's own service: REST calls are checked and counted like others."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tritonclient.grpc as triton
-from tritonclient.grpc import service_pb2
-
-from front.callers import Caller
-from front.refusals import Refusal
-from front.service import FrontService
 from triton_sam2 import AsyncSAM2TritonClient, RetryPolicy, TritonSam2Error
 from triton_sam2._transports.credentials import Credentials
 from triton_sam2._transports.grpc_blocking import infer_arguments, read_answer
 from triton_sam2._transports.rpc import InferRequest, Tensors
 from triton_sam2._transports.statuses import error_from_status
+from tritonclient.grpc import service_pb2
+
+from front.callers import Caller
+from front.refusals import Refusal
+from front.service import FrontService
 
 
 class ServiceTransport:
@@ -29,8 +29,8 @@ class ServiceTransport:
         arguments = infer_arguments(request, Credentials())
         message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
         for tensor in arguments["inputs"]:
-            message.inputs.append(tensor._get_tensor())  # noqa: SLF001 - the library offers no other way
-            message.raw_input_contents.append(tensor._get_content())  # noqa: SLF001
+            message.inputs.append(tensor._get_tensor())
+            message.raw_input_contents.append(tensor._get_content())
         for name in request.outputs:
             message.outputs.add(name=name)
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 import uvicorn
@@ -27,7 +27,7 @@ from front.triton import Triton
 
 
 def listening_socket(host: str, port: int, is_shared: bool) -> socket.socket:
-    """A bound TCP socket; shared ones may be bound by several workers, and the kernel deals out connections."""
+    """A bound TCP socket; several workers may bind a shared one, and the kernel deals out connections."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +62,8 @@ async def running_front(
         }
     finally:
         await service.drain(settings.stop_grace_s)
-        await grpc_server.stop(settings.stop_grace_s)
+        # All that is left are streams without a message under way.
+        await grpc_server.stop(1.0)
         http.should_exit = metrics_http.should_exit = True
         await asyncio.gather(http_task, metrics_task)
         triton.close()
@@ -86,8 +87,10 @@ async def serve(settings: FrontSettings, is_shared: bool) -> None:
 class _Server(uvicorn.Server):
     """Signals are handled once, for all of the process's servers."""
 
-    def install_signal_handlers(self) -> None:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leaves them alone."""
+        yield
 
 
 def _http_server(application: Starlette, settings: FrontSettings) -> uvicorn.Server:

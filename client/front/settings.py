@@ -12,14 +12,18 @@ class Limits:
 
     # One image of 64 MiB (sam2_preprocess: max_image_bytes) and its prompts.
     max_request_bytes: int = 80_000_000
-    # The JSON part of a request: an earlier mask in decimal figures fits, an image as base64 as well.
-    max_json_bytes: int = 90_000_000
-    # JSON lists of numbers become Python objects of some 30 bytes each, so they have a limit of their own.
-    max_json_numbers_bytes: int = 1_000_000
+    # Commas, brackets and braces in the JSON of a request, whatever its length (an image as base64 has none):
+    # each value becomes an object of up to 100 bytes. An earlier mask in decimal figures has 65,536.
+    max_json_values: int = 300_000
+    # Fields of a gRPC message, and its bytes that are no long strings: two of them can be an object of 100.
+    max_message_fields: int = 10_000
+    max_message_small_bytes: int = 1_000_000
     # Numbers in the JSON of an answer: a bitmap of 2000 x 2000. Ask for binary data, rle or png beyond that.
     max_json_answer_elements: int = 4_000_000
     # Elements of one input tensor; the models' own limits are tighter, this one keeps arithmetic small.
     max_tensor_elements: int = 1 << 31
+    # Elements of a BYTES tensor: mask formats are the only ones of more than one.
+    max_strings: int = 64
     max_request_id_bytes: int = 512
     # Requests under way, and the bytes of their bodies, in one worker process.
     max_requests_at_once: int = 256
@@ -34,6 +38,12 @@ class Limits:
     requests_per_second: float = 50.0
     burst: int = 100
     requests_at_once_per_key: int = 32
+    # gRPC streams that are open, idle or not.
+    streams_at_once_per_key: int = 32
+    # Pixels (objects x candidates x height x width) that REST unpacks for png, polygons and overlay, and how
+    # many such pictures are drawn at once; rle and the inference protocol unpack nothing.
+    max_rendered_pixels: int = 200_000_000
+    renderings_at_once: int = 2
 
 
 @dataclass(frozen=True)

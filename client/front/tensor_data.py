@@ -28,6 +28,8 @@ NUMPY_TYPES: dict[str, type[np.generic]] = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
+# What JSON's values are in Python, for each kind of number.
+_PYTHON_TYPES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}
 _LENGTH = struct.Struct("<I")
 
 
@@ -40,10 +42,11 @@ def check_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memor
     """Raises a Refusal unless the bytes are exactly the elements of the shape."""
     expected = count_elements(shape)
     if datatype == "BYTES":
-        found = count_strings(name, raw)
+        found = count_strings(name, raw, expected)
         if found != expected:
+            shown = f"{found}" if found < expected else "more"
             raise invalid(
-                f"{name}: expected {expected} elements for shape {list(shape)}, got {found}"
+                f"{name}: expected {expected} elements for shape {list(shape)}, got {shown}"
             )
         return
     size = expected * np.dtype(NUMPY_TYPES[datatype]).itemsize
@@ -51,10 +54,13 @@ def check_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes | memor
         raise invalid(f"{name}: expected {size} bytes for {datatype} {list(shape)}, got {len(raw)}")
 
 
-def count_strings(name: str, raw: bytes | memoryview) -> int:
-    """How many length-prefixed strings the bytes are; a Refusal where they do not come out even."""
+def count_strings(name: str, raw: bytes | memoryview, most: int) -> int:
+    """How many length-prefixed strings the bytes are, counted to one more than `most`.
+
+    Raises a Refusal where they do not come out even.
+    """
     offset, count = 0, 0
-    while offset < len(raw):
+    while offset < len(raw) and count <= most:
         if len(raw) - offset < _LENGTH.size:
             raise invalid(
                 f"{name}: expected a length of 4 bytes at byte {offset}, got {len(raw) - offset}"
@@ -99,54 +105,54 @@ def json_to_raw(
         return pack_strings(_strings(name, data, shape, encoding))
     if encoding is not None:
         raise invalid(f"{name}: encoding is for BYTES tensors, this one is {datatype}")
-    array = _numbers(name, datatype, data)
-    if array.size and array.shape not in (tuple(shape), (count_elements(shape),)):
-        raise invalid(f"{name}: expected data of shape {list(shape)}, got {list(array.shape)}")
-    if array.size != count_elements(shape):
+    return _numbers(name, datatype, _flat(name, data, shape)).tobytes()
+
+
+def _flat(name: str, data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """The elements of data that is flat, or nested exactly as its shape says."""
+    flat, expected = data, count_elements(shape)
+    if any(isinstance(value, list) for value in data):
+        for depth, side in enumerate(shape):
+            if depth and not all(isinstance(row, list) for row in flat):
+                raise invalid(f"{name}: expected data flat or nested as shape {list(shape)} says")
+            rows = flat if depth else [data]
+            if any(len(row) != side for row in rows):
+                raise invalid(f"{name}: expected rows of {side} at depth {depth + 1} of data")
+            flat = [value for row in rows for value in row]
+    if len(flat) != expected:
         raise invalid(
-            f"{name}: expected {count_elements(shape)} elements for shape {list(shape)}, got {array.size}"
+            f"{name}: expected {expected} elements for shape {list(shape)}, got {len(flat)}"
         )
-    return array.tobytes()
+    return flat
 
 
-def _numbers(name: str, datatype: str, data: list[Any]) -> npt.NDArray[Any]:
+def _numbers(name: str, datatype: str, flat: list[Any]) -> npt.NDArray[Any]:
     wanted = np.dtype(NUMPY_TYPES[datatype])
-    try:
-        found = np.array(data)
-    except (ValueError, OverflowError) as error:
+    allowed = _PYTHON_TYPES[wanted.kind]
+    # Before they become an array: numpy would make texts of a list in which one element is a text.
+    if not set(map(type, flat)) <= allowed:
+        offender = next(value for value in flat if type(value) not in allowed)
         raise invalid(
-            f"{name}: expected rows of equal length and numbers, got a mixture"
-        ) from error
-    if found.size == 0:
-        return found.astype(wanted)
-    allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[wanted.kind]
-    if found.dtype.kind not in allowed:
-        raise invalid(f"{name}: expected elements of {datatype}, got {_offender(data, allowed)}")
-    if wanted.kind in "iu":
-        limits = np.iinfo(wanted)
-        # Python's numbers, since a comparison of int64 and uint64 arrays would go through floats.
-        least, most = int(found.min()), int(found.max())
-        if least < limits.min or most > limits.max:
-            beyond = least if least < limits.min else most
-            raise invalid(
-                f"{name}: expected {datatype}, {limits.min} to {limits.max}, got {beyond}"
-            )
+            f"{name}: expected elements of {datatype}, got {_kind(offender)} {str(offender)[:40]!r}"
+        )
+    if wanted.kind in "iu" and flat:
+        check_whole_numbers(name, datatype, min(flat), max(flat))
     with np.errstate(over="ignore"):
-        return found.astype(wanted)
+        return np.array(flat, wanted)
+
+
+def check_whole_numbers(name: str, datatype: str, least: int, most: int) -> None:
+    """Raises a Refusal unless the data type holds everything from least to most."""
+    limits = np.iinfo(NUMPY_TYPES[datatype])  # type: ignore[type-var]
+    if least < limits.min or most > limits.max:
+        beyond = least if least < limits.min else most
+        raise invalid(f"{name}: expected {datatype}, {limits.min} to {limits.max}, got {beyond}")
 
 
 def _strings(name: str, data: list[Any], shape: Sequence[int], encoding: str | None) -> list[bytes]:
     if encoding not in (None, "base64"):
         raise invalid(f"{name}: expected encoding base64 or none, got {encoding!r:.40}")
-    flat: list[Any] = data
-    for _ in shape[1:]:
-        if all(isinstance(row, list) for row in flat):
-            flat = [value for row in flat for value in row]
-    expected = count_elements(shape)
-    if len(flat) != expected:
-        raise invalid(
-            f"{name}: expected {expected} elements for shape {list(shape)}, got {len(flat)}"
-        )
+    flat = _flat(name, data, shape)
     for value in flat:
         if not isinstance(value, str):
             raise invalid(f"{name}: expected elements of BYTES as text, got {_kind(value)}")
@@ -156,18 +162,6 @@ def _strings(name: str, data: list[Any], shape: Sequence[int], encoding: str | N
         return [value.encode() for value in flat]
     except (binascii.Error, UnicodeEncodeError, ValueError) as error:
         raise invalid(f"{name}: expected base64, got text that is none ({error})") from error
-
-
-def _offender(data: Any, allowed: str) -> str:
-    """The first element that made an array of the wrong kind, for the message."""
-    stack = [data]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack.extend(reversed(value))
-        elif np.asarray(value).dtype.kind not in allowed:
-            return f"{_kind(value)} {str(value)[:40]!r}"
-    return "a mixture of types"
 
 
 def _kind(value: Any) -> str:

@@ -1,7 +1,7 @@
 """The connection to Triton: gRPC, with answers handed on as the bytes that came.
 
-Calls are made on gRPC's blocking client and awaited, since gRPC's own asyncio client (1.85) loses the memory of
-an answer whose call is cancelled while it arrives.
+Calls are made on gRPC's blocking client and awaited, since gRPC's own asyncio client (1.85) loses the memory
+of an answer whose call is cancelled while it arrives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from front.catalog import PUBLIC_MODELS, ModelFacts, read_metadata
-from front.refusals import Refusal, not_found, unavailable
+from front.refusals import Refusal, not_found, quoted, unavailable
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _INT32_MAX = 2**31 - 1
@@ -28,6 +28,11 @@ _CHANNEL_OPTIONS = [
     # Triton is a neighbour: never by way of a proxy.
     ("grpc.enable_http_proxy", 0),
 ]
+_INNER_FAILURES = (
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DATA_LOSS,
+)
 # How long tensors' names and types are believed; a model that was exchanged may have others.
 FACTS_SECONDS = 30.0
 # Triton's own words, with various statuses, for a model that is loading or being unloaded.
@@ -58,7 +63,7 @@ class Triton:
         """
         public = PUBLIC_MODELS.get(model)
         if public is None:
-            raise not_found(f"model: expected one of {', '.join(PUBLIC_MODELS)}, got {model!r:.60}")
+            raise unknown_model(model)
         known = self._facts.get(model)
         if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
             return known[1]
@@ -82,7 +87,9 @@ class Triton:
         return await self._asked("ServerReady", service_pb2.ServerReadyRequest(), "ready")
 
     async def is_model_ready(self, model: str) -> bool:
-        """Whether Triton says that a model is ready."""
+        """Whether Triton says that a public model is ready; a Refusal where it is not for callers."""
+        if model not in PUBLIC_MODELS:
+            raise unknown_model(model)
         return await self._asked("ModelReady", service_pb2.ModelReadyRequest(name=model), "ready")
 
     def close(self) -> None:
@@ -128,10 +135,19 @@ class Triton:
         return call.result()
 
 
+def unknown_model(model: str) -> Refusal:
+    """What is answered to whoever asks for a model that is not for callers."""
+    return not_found(f"unknown model {quoted(model)}: expected one of {', '.join(PUBLIC_MODELS)}")
+
+
 def _refusal(code: grpc.StatusCode, details: str) -> Refusal:
     if any(words in details for words in NOT_READY_MESSAGES):
         return unavailable(f"{details}; try again in a moment")
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in details:
         # The address is ours to know.
         return unavailable("the inference server does not answer; try again in a moment")
+    if code in _INNER_FAILURES:
+        # Paths, names of memory, another model's words: for the log.
+        message = "the inference server failed at this request; try again, or tell its operator"
+        return Refusal(code, message, inside=details)
     return Refusal(code, details)

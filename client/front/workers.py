@@ -1,4 +1,4 @@
-"""Several worker processes on the same ports: the kernel deals out connections, the parent replaces the dead."""
+"""Several worker processes on the same ports: the kernel deals out connections, the dead are replaced."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ def supervise(settings: FrontSettings, count: int, parent: int) -> int:
     while not stopping.wait(0.2):
         for index, worker in enumerate(workers):
             if not worker.is_alive() and time.monotonic() - started > RESTART_SECONDS:
-                print(
-                    f"worker {index} ended ({worker.exitcode}); starting another", file=sys.stderr
-                )  # noqa: T201
+                message = f"worker {index} ended ({worker.exitcode}); starting another"
+                print(message, file=sys.stderr)  # noqa: T201
                 workers[index], started = start(index), time.monotonic()
     for worker in workers:
         worker.terminate()
