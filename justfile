@@ -130,6 +130,16 @@ bench-clicks: (_install "client,server,export,dev,front")
 stress *args: (_install "client,server,export,dev,front")
     {{ python }} -m tests.client.stress "$@"
 
+# Ten thousand requests that are nearly right, through the front: no fault, no death (options: just fuzz-front --help)
+[group('measurements')]
+fuzz-front *args: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.front.fuzz "$@"
+
+# What the front costs: a cached click with and without it, memory of a large image, idle and slow connections
+[group('measurements')]
+bench-front: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.bench.front
+
 # Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
 [group('measurements')]
 soak *args: (_install "client,server,export,dev,front")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from front import api_description
 from front.http_protocol import HttpProtocol
@@ -25,7 +31,10 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
     application: FastAPI = FastAPIOffline(
         title="Segment Anything 2.1", version="1", description=DESCRIPTION
     )
+    application.add_exception_handler(HTTPException, _refused)
     rest = Rest(service)
+    # The handlers read requests themselves, within limits; what /docs says of them is written, not derived.
+    paths: dict[str, dict[str, Any]] = {}
     for path, method, handler, summary, extra in (
         (
             "/v1/segment",
@@ -51,7 +60,9 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
     ):
         application.router.add_route(path, handler, methods=[method])
         operation = {"summary": summary, "operationId": handler.__name__, **extra}
-        _described(application, path.replace(":path", ""), method, operation)
+        paths.setdefault(path.replace(":path", ""), {})[method.lower()] = operation
+    document = {**application.openapi(), "paths": paths}
+    application.openapi = lambda: document  # type: ignore[method-assign]
     application.router.routes.extend(HttpProtocol(service).routes())
     if settings.cors_origins:
         application.add_middleware(
@@ -69,8 +80,9 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
     return application
 
 
-def _described(application: FastAPI, path: str, method: str, operation: object) -> None:
-    """Adds an operation to the OpenAPI document; its handler reads requests itself, within limits."""
-    schema = application.openapi()
-    schema["paths"].setdefault(path, {})[method.lower()] = operation
-    application.openapi_schema = schema
+async def _refused(_request: Request, error: Exception) -> Response:
+    """Paths and methods that there are not, in the form of all other refusals."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    words = {404: "no such path", 405: "no such method for this path"}
+    body = orjson.dumps({"error": words.get(status, "the request is not understood")})
+    return Response(body, status, media_type="application/json")

@@ -96,6 +96,9 @@ class _Server(uvicorn.Server):
 def _http_server(application: Starlette, settings: FrontSettings) -> uvicorn.Server:
     config = uvicorn.Config(
         application,
+        # Not httptools, even where it is: it loses the body of a request that offers HTTP/2, as Java's client does.
+        http="h11",
+        ws="none",
         access_log=False,
         log_level="warning",
         lifespan="off",

@@ -102,13 +102,19 @@ def test_burst_and_rate(callers, clock):
 
 def test_at_once(callers):
     alice = callers.recognise({"x-api-key": ALICE})
-    with callers.admit(alice), callers.admit(alice):
-        with pytest.raises(Refusal, match="requests_at_once_per_key"):
-            asked(callers, alice)
+    with (
+        callers.admit(alice),
+        callers.admit(alice),
+        pytest.raises(Refusal, match="requests_at_once_per_key"),
+    ):
+        asked(callers, alice)
     assert alice.at_once == 0
-    with callers.admit_stream(alice):
-        with pytest.raises(Refusal, match="streams_at_once_per_key"), callers.admit_stream(alice):
-            pass
+    with (
+        callers.admit_stream(alice),
+        pytest.raises(Refusal, match="streams_at_once_per_key"),
+        callers.admit_stream(alice),
+    ):
+        pass
     assert alice.streams == 0
 
 

@@ -48,7 +48,7 @@ def test_a_form_without_an_image():
 
 
 @pytest.mark.parametrize(
-    "text, expected", [("true", True), ("1", True), ("False", False), ("0", False)]
+    ("text", "expected"), [("true", True), ("1", True), ("False", False), ("0", False)]
 )
 def test_flags(text, expected):
     assert multipart([("point", text)]).flag("point") is expected

@@ -35,9 +35,12 @@ def read(document, binary=None):
 
 
 def refused(document, binary=None):
-    with pytest.raises(Refusal) as caught:
+    def read_and_cleaned():
         message, _ = read(document, binary)
         clean_request(message, facts(), LIMITS, None)
+
+    with pytest.raises(Refusal) as caught:
+        read_and_cleaned()
     return caught.value
 
 
