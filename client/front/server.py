@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
 def _http_server(application: Starlette, settings: FrontSettings) -> uvicorn.Server:
     config = uvicorn.Config(
         application,
-        # Not httptools, even where it is: it loses the body of a request that offers HTTP/2, as Java's client does.
+        # Not httptools: it loses the body of a request that offers HTTP/2, as Java's client does.
         http="h11",
         ws="none",
         access_log=False,
