@@ -39,7 +39,7 @@ class GatewaySettings:
     max_body: str = "80m"
     # Encoding on a busy CPU takes seconds; nothing takes minutes.
     answer_timeout: str = "120s"
-    # The front's 32 requests and 32 streams of a key, refused there in words of its own, and a few slow senders.
+    # The front's 32 requests and 32 streams of a key, which it refuses in its own words, and a few senders.
     connections_at_once: int = 80
     # Between two messages of a stream.
     stream_timeout: str = "1h"

@@ -201,9 +201,8 @@ def load(
         typer.echo(f"No server is running in {state_dir}.", err=True)
         raise typer.Exit(EXIT_FAILED)
     try:
-        load_models(
-            state.urls["grpc"].rpartition("/")[2], read_admin_key(admin_key_file), typer.echo
-        )
+        admin_key = read_admin_key(admin_key_file) or ""
+        load_models(state.urls["grpc"].rpartition("/")[2], admin_key, typer.echo)
     except LauncherError as error:
         raise _explained(error) from error
 
