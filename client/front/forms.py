@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from front.http_bodies import read_body
+from front.http_bodies import body_pieces
 from front.refusals import Refusal, invalid
 from front.service import Reservation
 from front.settings import Limits
@@ -62,30 +62,40 @@ async def read_form(
             f" {kind[:60]!r}",
             415,
         )
-    body = await read_body(request, limits, reservation)
+    before = reservation.held_bytes
+    pieces = body_pieces(request, limits, reservation)
     try:
-        fields = await _parse(kind, request.headers, body, limits)
+        fields = await _parse(kind, request.headers, pieces, limits)
     except (MultiPartException, UnicodeDecodeError, KeyError, ValueError) as error:
         raise invalid(f"body: expected a form, got one that does not parse: {error}") from error
     unknown = sorted(set(fields) - known)
     if unknown:
         raise invalid(f"{unknown[0][:60]!r}: no such field; known are {', '.join(sorted(known))}")
-    return SentForm(await _image(fields), fields, len(body))
+    try:
+        return SentForm(await _image(fields), fields, reservation.held_bytes - before)
+    finally:
+        await fields.close()
 
 
-async def _parse(kind: str, headers: Headers, body: bytes, limits: Limits) -> FormData:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
-
+async def _parse(
+    kind: str, headers: Headers, pieces: AsyncGenerator[bytes, None], limits: Limits
+) -> FormData:
     if kind == "application/x-www-form-urlencoded":
-        return await FormParser(headers, stream()).parse()
+        return await FormParser(headers, _ended(pieces)).parse()
     parser = MultiPartParser(
-        headers, stream(), max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+        headers, pieces, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
     )
     # In memory, which is bounded: no picture of a client's on a disk.
     parser.spool_max_size = limits.max_request_bytes + 1
     return await parser.parse()
+
+
+async def _ended(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The pieces, and the empty one that tells this parser of their end."""
+    async for piece in pieces:
+        if piece:
+            yield piece
+    yield b""
 
 
 async def _image(fields: FormData) -> bytes | None:

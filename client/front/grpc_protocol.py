@@ -97,9 +97,9 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         caller = await self._recognised(context)
 
         async def answer(reservation: Reservation, outcome: Outcome) -> bytes:
-            data = await self._one_message(requests)
+            received = [await self._one_message(requests)]
             return await self._infer(
-                caller, data, reservation, outcome, timeout_s=context.time_remaining()
+                caller, received, reservation, outcome, timeout_s=context.time_remaining()
             )
 
         return await _unless_refused(context, await self._observed(caller, "infer", answer))
@@ -147,8 +147,11 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         limits = self._service.limits
         response.infer_response.id = read_id(data, limits.max_request_id_bytes)
 
+        received = [data]
+        del data
+
         async def answer(reservation: Reservation, outcome: Outcome) -> bytes:
-            return await self._infer(caller, data, reservation, outcome)
+            return await self._infer(caller, received, reservation, outcome)
 
         answered = await self._observed(caller, "infer", answer)
         if isinstance(answered, Refusal):
@@ -160,19 +163,24 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _infer(
         self,
         caller: Caller,
-        data: bytes,
+        received: list[bytes],
         reservation: Reservation,
         outcome: Outcome,
         *,
         timeout_s: float | None = None,
     ) -> bytes:
+        # Out of the list: the caller's frames hold no copy of an image while it is under way.
+        data = received.pop()
         reservation.hold(len(data))
         outcome.in_bytes = len(data)
         outcome.call = "infer unknown"
         message = parse_request(data, self._service.limits)
+        del data
         if message.model_name in PUBLIC_MODELS:
             outcome.call = f"infer {message.model_name}"
-        answer = await self._service.infer(caller, message, timeout_s)
+        prepared = await self._service.prepared(caller, message)
+        del message
+        answer = await self._service.infer(prepared, timeout_s)
         outcome.out_bytes = len(answer)
         return answer
 

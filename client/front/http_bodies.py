@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import grpc
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +18,18 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _UNPACK_STEP_BYTES = 1 << 20
 
 
-async def read_body(request: Request, limits: Limits, reservation: Reservation) -> bytes:
-    """The whole body, unpacked.
+async def read_body(request: Request, limits: Limits, reservation: Reservation) -> bytearray:
+    """The whole body, unpacked."""
+    body = bytearray()
+    async for piece in body_pieces(request, limits, reservation):
+        body += piece
+    return body
+
+
+async def body_pieces(
+    request: Request, limits: Limits, reservation: Reservation
+) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, unpacked and counted.
 
     Raises:
         Refusal: more than max_request_bytes (413), an unknown or broken encoding (415, 400), silence for
@@ -36,13 +46,13 @@ async def read_body(request: Request, limits: Limits, reservation: Reservation) 
     elif encoding != "identity":
         message = f"Content-Encoding: expected gzip, deflate or none, got {encoding[:40]!r}"
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, 415)
-    body = bytearray()
+    total = 0
     async for piece in pieces:
-        if len(body) + len(piece) > limits.max_request_bytes:
+        total += len(piece)
+        if total > limits.max_request_bytes:
             raise _too_large(limits)
         reservation.hold(len(piece))
-        body += piece
-    return bytes(body)
+        yield piece
 
 
 async def _pieces(request: Request, limits: Limits) -> AsyncIterator[bytes]:

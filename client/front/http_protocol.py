@@ -82,8 +82,9 @@ class HttpProtocol:
             body = await read_body(request, limits, reservation)
             outcome.in_bytes = len(body)
             message, wanted = read_request(facts, body, _json_length(request), limits)
-            del body
-            raw = await unless_gone(request, self._service.infer(caller, message))
+            prepared = await self._service.prepared(caller, message)
+            del message
+            raw = await unless_gone(request, self._service.infer(prepared))
             pieces, json_bytes = write_answer(raw, wanted, limits)
             del raw
             outcome.out_bytes = sum(map(len, pieces))

@@ -43,7 +43,8 @@ class WantedOutputs:
 
 def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
     """The JSON object of a request; a Refusal where it has too many values, is too deep, or none."""
-    values = sum(bytes(data).count(mark) for mark in (b",", b"[", b"{"))
+    text = bytes(data)
+    values = sum(text.count(mark) for mark in (b",", b"[", b"{"))
     if values > limits.max_json_values:
         raise too_large(
             f"JSON: expected at most {limits.max_json_values} values (max_json_values), got {values} commas"
@@ -62,32 +63,41 @@ def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
 
 
 def read_request(
-    model: ModelFacts, body: bytes, json_bytes: int | None, limits: Limits
+    model: ModelFacts, body: bytearray, json_bytes: int | None, limits: Limits
 ) -> tuple[Any, WantedOutputs]:
     """A ModelInferRequest, not cleaned yet, out of an HTTP body whose JSON is `json_bytes` of it (None: all).
+
+    The body is empty afterwards: an image would be held twice.
 
     Raises:
         Refusal: naming the tensor or field, what was expected and what came.
     """
-    view = memoryview(body)
     if json_bytes is not None and not 0 <= json_bytes <= len(body):
         raise invalid(
             f"Inference-Header-Content-Length: expected 0 to {len(body)}, the body's length, got {json_bytes}"
         )
-    document = parse_json(view if json_bytes is None else view[:json_bytes], limits)
-    binary = memoryview(b"") if json_bytes is None else view[json_bytes:]
+    with memoryview(body) as view, view[:json_bytes] as text:
+        document = parse_json(text, limits)
     parameters = _parameters("request", document)
     message = service_pb2.ModelInferRequest(model_name=model.name, id=_text(document, "id", ""))
     inputs = document.get("inputs")
     if not isinstance(inputs, list):
         raise invalid("inputs: expected a list of tensors")
-    offset = 0
+    start = offset = len(body) if json_bytes is None else json_bytes
+    raws: list[bytes] = []
     for tensor in inputs:
-        offset += _read_input(model, tensor, binary[offset:], message, limits)
-    if offset != len(binary):
+        raw, taken = _read_input(model, tensor, message, limits, body=body, offset=offset)
+        raws.append(raw)
+        offset += taken
+    if offset != len(body):
         raise invalid(
-            f"expected {offset} bytes behind the JSON, as binary_data_size says, got {len(binary)}"
+            f"expected {offset - start} bytes behind the JSON, as binary_data_size says, got"
+            f" {len(body) - start}"
         )
+    body.clear()
+    raws.reverse()
+    while raws:
+        message.raw_input_contents.append(raws.pop())
     wanted = WantedOutputs(_flag("request", parameters, BINARY_OUTPUTS) or False)
     outputs = document.get("outputs", [])
     if not isinstance(outputs, list):
@@ -102,9 +112,9 @@ def read_request(
 
 
 def _read_input(
-    model: ModelFacts, tensor: Any, binary: memoryview, message: Any, limits: Limits
-) -> int:
-    """Adds one input to the message; returns how many bytes behind the JSON were its own."""
+    model: ModelFacts, tensor: Any, message: Any, limits: Limits, *, body: bytearray, offset: int
+) -> tuple[bytes, int]:
+    """Adds one input to the message; its bytes, and how many of those behind the JSON they were."""
     if not isinstance(tensor, dict):
         raise invalid("inputs: expected objects with name, datatype, shape and data")
     name = _text(tensor, "name")
@@ -126,17 +136,18 @@ def _read_input(
         )
         taken = 0
     else:
-        if type(size) is not int or not 0 <= size <= len(binary):
+        left = len(body) - offset
+        if type(size) is not int or not 0 <= size <= left:
             raise invalid(
-                f"{name}: expected binary_data_size of at most the {len(binary)} bytes that are left, got"
+                f"{name}: expected binary_data_size of at most the {left} bytes that are left, got"
                 f" {size!r:.40}"
             )
         if "data" in tensor:
             raise invalid(f"{name}: expected data or binary_data_size, got both")
-        raw, taken = bytes(binary[:size]), size
+        with memoryview(body) as view, view[offset : offset + size] as part:
+            raw, taken = bytes(part), size
     message.inputs.add(name=name, datatype=datatype, shape=shape)
-    message.raw_input_contents.append(raw)
-    return taken
+    return raw, taken
 
 
 def write_answer(

@@ -6,15 +6,16 @@ from typing import Any
 
 import tritonclient.grpc as triton
 from triton_sam2 import AsyncSAM2TritonClient, RetryPolicy, TritonSam2Error
-from triton_sam2._transports.credentials import Credentials
-from triton_sam2._transports.grpc_blocking import infer_arguments, read_answer
+from triton_sam2._transports.grpc_blocking import read_answer
 from triton_sam2._transports.rpc import InferRequest, Tensors
 from triton_sam2._transports.statuses import error_from_status
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import np_to_triton_dtype
 
 from front.callers import Caller
 from front.refusals import Refusal
 from front.service import FrontService
+from front.tensor_data import pack_strings
 
 
 class ServiceTransport:
@@ -26,15 +27,19 @@ class ServiceTransport:
 
     async def infer(self, request: InferRequest) -> Tensors:
         """The outputs asked for, by name; raises the client's errors, each caused by a Refusal."""
-        arguments = infer_arguments(request, Credentials())
         message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
-        for tensor in arguments["inputs"]:
-            message.inputs.append(tensor._get_tensor())
-            message.raw_input_contents.append(tensor._get_content())
+        for name, array in request.inputs.items():
+            datatype = np_to_triton_dtype(array.dtype)
+            message.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            message.raw_input_contents.append(
+                pack_strings(list(array.flat)) if datatype == "BYTES" else array.tobytes()
+            )
         for name in request.outputs:
             message.outputs.add(name=name)
         try:
-            answer = await self._service.infer(self._caller, message, request.timeout_s)
+            prepared = await self._service.prepared(self._caller, message)
+            del message
+            answer = await self._service.infer(prepared, request.timeout_s)
         except Refusal as refusal:
             raise error_from_status(refusal.code.name, refusal.message) from refusal
         response = service_pb2.ModelInferResponse.FromString(answer)

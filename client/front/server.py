@@ -29,7 +29,8 @@ from front.triton import Triton
 def listening_socket(host: str, port: int, is_shared: bool) -> socket.socket:
     """A bound TCP socket; several workers may bind a shared one, and the kernel deals out connections."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named: only then does asyncio send at once (TCP_NODELAY), and not 40 ms later.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if is_shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -51,18 +51,27 @@ class FrontService:
         """The public tensors of a model; a Refusal where it is not for callers."""
         return await self.triton.facts(model)
 
-    async def infer(self, caller: Caller, message: Any, timeout_s: float | None = None) -> bytes:
-        """Checks, cleans and sends a ModelInferRequest; the bytes of Triton's answer.
+    async def prepared(self, caller: Caller, message: Any) -> bytes:
+        """A ModelInferRequest, checked and cleaned, as the bytes that Triton shall see.
 
         Raises:
-            Refusal: what is wrong with the request, or Triton's own status and message.
+            Refusal: what is wrong with the request.
         """
         facts = await self.facts(message.model_name)
         clean_request(message, facts, self.limits, caller.tenant)
+        data: bytes = message.SerializeToString()
+        return data
+
+    async def infer(self, prepared: bytes, timeout_s: float | None = None) -> bytes:
+        """Triton's answer to a prepared request. Its sender lets go of the message before: images are large.
+
+        Raises:
+            Refusal: Triton's own status and message.
+        """
         allowed_s = self.limits.answer_timeout_s
         if timeout_s is not None:
             allowed_s = min(allowed_s, timeout_s)
-        return await self.triton.infer(message, allowed_s)
+        return await self.triton.infer(prepared, allowed_s)
 
     @contextmanager
     def admitted(self, caller: Caller) -> Iterator[Reservation]:

@@ -44,15 +44,12 @@ class Triton:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._infer = self._channel.unary_unary(
-            _SERVICE + "ModelInfer",
-            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-        )
+        self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
         self._facts: dict[str, tuple[float, ModelFacts]] = {}
 
-    async def infer(self, message: Any, timeout_s: float) -> bytes:
-        """The bytes of a ModelInferResponse; cancelling the task cancels the call."""
-        answer: bytes = await self._call(self._infer, message, timeout_s)
+    async def infer(self, request: bytes, timeout_s: float) -> bytes:
+        """ModelInferRequest ► ModelInferResponse, both as bytes; cancelling the task cancels the call."""
+        answer: bytes = await self._call(self._infer, request, timeout_s)
         return answer
 
     async def facts(self, model: str, timeout_s: float = 5.0) -> ModelFacts:

@@ -18,10 +18,10 @@ LIMITS = replace(Limits(), max_request_bytes=1_000_000, body_timeout_s=0.05)
 class Held:
     """A reservation that only adds up."""
 
-    count = 0
+    held_bytes = 0
 
     def hold(self, count):
-        self.count += count
+        self.held_bytes += count
 
 
 def read(*pieces, limits=LIMITS, **headers):
@@ -40,7 +40,7 @@ def read(*pieces, limits=LIMITS, **headers):
     request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
     held = Held()
     body = asyncio.run(read_body(request, limits, held))
-    assert held.count == len(body)
+    assert held.held_bytes == len(body)
     return body
 
 

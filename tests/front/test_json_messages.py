@@ -31,7 +31,7 @@ CLICK = {
 def read(document, binary=None):
     text = json.dumps(document).encode()
     length = None if binary is None else len(text)
-    return read_request(facts(), text + (binary or b""), length, LIMITS)
+    return read_request(facts(), bytearray(text + (binary or b"")), length, LIMITS)
 
 
 def refused(document, binary=None):
@@ -141,7 +141,7 @@ def test_bytes_that_nobody_claims():
 @pytest.mark.parametrize("length", [-1, 10_000])
 def test_a_json_length_beyond_the_body(length):
     with pytest.raises(Refusal, match="Inference-Header-Content-Length"):
-        read_request(facts(), b"{}", length, LIMITS)
+        read_request(facts(), bytearray(b"{}"), length, LIMITS)
 
 
 @pytest.mark.parametrize(
