@@ -56,7 +56,7 @@ async def call(
 
 
 def restore_code(message: str) -> tuple[str, int]:
-    """Inner models' errors all arrive as INTERNAL; their words tell what they were. The answer is for clients."""
+    """Inner models' errors all arrive as INTERNAL; their words tell what they were."""
     if "image: " in message:  # how every refusal of sam2_preprocess begins
         return message[message.index("image: ") :], pb_utils.TritonError.INVALID_ARG
     if any(sign in message for sign in NOT_READY_MESSAGES):
