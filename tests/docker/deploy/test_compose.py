@@ -1,6 +1,7 @@
 """The compose file: against the Compose specification, and what it must never say."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.running_server import ROOT
 
 COMPOSE = ROOT / "docker/compose.yaml"
 SERVERS = ("cpu", "gpu")
+CONFIGS = sorted((ROOT / "models").glob("*/config.pbtxt"))
 
 
 def interpolated() -> str:
@@ -102,8 +104,27 @@ def test_a_server_is_closed_and_read_only(compose: dict[str, Any], name: str) ->
     models = [volume for volume in service["volumes"] if ":/models" in volume]
     assert len(models) == 1
     assert models[0].endswith(":ro")
-    assert service["shm_size"] == "2gb"
     assert service["networks"]["inner"]["aliases"] == ["sam2"]
+
+
+def limit(model: str, parameter: str) -> int:
+    text = (ROOT / "models" / model / "config.pbtxt").read_text()
+    found = re.search(rf'key: "{parameter}" +value: {{ string_value: "(\d+)" }}', text)
+    assert found, parameter
+    return int(found[1])
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_shared_memory_has_room_for_what_the_limits_allow(
+    compose: dict[str, Any], name: str
+) -> None:
+    [gigabytes] = re.findall(r"^(\d+)gb$", compose["services"][name]["shm_size"])
+    instances = re.findall(r"count: (\d+)", "".join(map(Path.read_text, CONFIGS)))
+    at_the_start = sum(map(int, instances)) * (64 << 20)  # --shm-mb
+    answers = 2 * limit("sam2_postprocess", "max_output_bytes")  # one in each process
+    waiting = limit("sam2_decoder", "max_waiting_bytes") + limit("sam2_decoder", "max_heavy_bytes")
+    images = limit("sam2_embedding", "max_pending_image_bytes")
+    assert at_the_start + answers + waiting + images <= int(gigabytes) << 30
 
 
 def test_the_gpu_is_reserved(compose: dict[str, Any]) -> None:
