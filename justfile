@@ -5,7 +5,7 @@ set positional-arguments
 
 python := ".venv/bin/python"
 # The exporter lives in the root, the launcher in docker/; the benchmark decodes images as the server does.
-export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/shared"
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1"
 
 # List the recipes
 [private]
@@ -44,7 +44,7 @@ train-demo *args: (_install "client,server,export,dev,front")
 # Write the small model's ONNX files from its weights
 [group('models')]
 export-demo: (_install "client,server,export,dev,front")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 [group('models')]

@@ -1,4 +1,4 @@
-"""SAM 2.1 checkpoint ► two ONNX graphs ► a complete Triton model repository.
+"""SAM 2.1 checkpoint ► ONNX graphs ► a complete Triton model repository.
 
 Only `export.repository` and `export.download` work without PyTorch; this module imports nothing of theirs.
 """

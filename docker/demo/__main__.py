@@ -46,7 +46,7 @@ def main() -> None:
     console.print(
         "It is no substitute for Meta's checkpoints: `just export tiny && just serve` has those.\n"
     )
-    assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY)
+    assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY, video=False)
     with running_server() as state:
         with SAM2TritonClient(f"grpc://127.0.0.1:{state['grpc_port']}") as client:
             overlay, rows = segment(client)

@@ -13,7 +13,10 @@ from deploy.errors import DeployError
 
 
 def check_interchangeable(old_repository: Path, new_repository: Path) -> None:
-    """Raise where the new models' tensors differ from the old ones': that takes a new deployment."""
+    """Raise where the models or their tensors differ from the old ones': that takes a new deployment."""
+    for old in sorted(old_repository.glob("*/config.pbtxt")):
+        if not (new_repository / old.parent.name / "config.pbtxt").is_file():
+            raise DeployError(f"{old.parent.name} is gone; just deploy again")
     for path in sorted(new_repository.glob("*/config.pbtxt")):
         old_path = old_repository / path.parent.name / "config.pbtxt"
         if not old_path.is_file():

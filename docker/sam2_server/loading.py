@@ -11,7 +11,15 @@ from sam2_server.process import ADMIN_KEY_HEADER
 
 # The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
 # and clients send the image again, which is better than a mask from other weights.
-ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding")
+# The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
+# by their fingerprints, and sessions of the old weights end.
+VIDEO_ORDER = (
+    "sam2_mask_prompt",
+    "sam2_video_decoder",
+    "sam2_memory_encoder",
+    "sam2_memory_attention",
+)
+ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *VIDEO_ORDER)
 LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
 
 
@@ -27,7 +35,10 @@ def load_models(address: str, admin_key: str, report: Callable[[str], None]) -> 
     """
     headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
     with grpc.InferenceServerClient(address, channel_args=GRPC_CHANNEL_ARGUMENTS) as client:
+        found = {model.name for model in client.get_model_repository_index(headers=headers).models}
         for model in ORDER:
+            if model in VIDEO_ORDER and model not in found:
+                continue  # a repository for images alone
             report(f"loading {model}")
             try:
                 client.load_model(model, headers=headers, client_timeout=LOAD_SECONDS)

@@ -39,6 +39,13 @@ class EventLoop:
         self._thread.join()
 
 
+def respond_at_once(request: Any, response: Any) -> None:
+    """Answers a request that never reaches the loop, from the thread of `execute`."""
+    request.get_response_sender().send(
+        response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    )
+
+
 async def _answer(request: Any, sender: Any, respond: Callable[[Any], Awaitable[Any]]) -> None:
     response = await respond(request)
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

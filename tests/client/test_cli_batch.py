@@ -126,7 +126,7 @@ def test_broken_images_do_not_stop_the_rest(run, folder, tmp_path):
 
 
 def test_a_server_that_goes_away_ends_it_and_it_resumes(run, folder, tmp_path, sam, monkeypatch):
-    monkeypatch.setattr("triton_sam2._flows.RetryPolicy.pauses_s", lambda self: iter(()))
+    monkeypatch.setattr("triton_sam2._calls.flows.RetryPolicy.pauses_s", lambda self: iter(()))
     (folder / "broken.png").unlink()
     (folder / "empty.png").unlink()
     prompts, output = (

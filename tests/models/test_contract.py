@@ -17,7 +17,13 @@ CONFIGS = {
 }
 ENSEMBLE = CONFIGS["sam2"]
 PYTHON_MODELS = [name for name, config in CONFIGS.items() if config.backend == "python"]
-ONNX_MODELS = ["sam2_decoder", "sam2_encoder"]
+VIDEO_GRAPHS = [
+    "sam2_mask_prompt",
+    "sam2_memory_attention",
+    "sam2_memory_encoder",
+    "sam2_video_decoder",
+]
+ONNX_MODELS = ["sam2_decoder", "sam2_encoder", *VIDEO_GRAPHS]
 
 
 def tensors(declared) -> dict:
@@ -39,8 +45,9 @@ def fits(producer, consumer) -> bool:
     )
 
 
-def test_the_repository_has_the_seven_models():
+def test_the_repository_has_these_models():
     assert set(CONFIGS) == {
+        *VIDEO_GRAPHS,
         "sam2",
         "sam2_embedding",
         "sam2_preprocess",
@@ -64,6 +71,14 @@ def test_a_config_says_its_own_name_and_how_many_instances_run(name):
         assert kinds == {
             model_config_pb2.ModelInstanceGroup.KIND_AUTO
         }  # loads with and without a GPU
+
+
+def test_the_length_of_an_image_is_bounded_alike_where_it_arrives_and_where_it_is_decoded():
+    limits = {
+        CONFIGS[name].parameters["max_image_bytes"].string_value
+        for name in ("sam2_embedding", "sam2_preprocess")
+    }
+    assert len(limits) == 1
 
 
 def test_the_cache_has_one_process():
@@ -159,6 +174,54 @@ def test_every_bls_call_of_sam2_embedding_fits():
     for name, tensor in tensors(encoder.output).items():
         one = (tensor.data_type, [1, *tensor.dims])
         assert one == signature(tensors(embedding.output)[name]), name
+
+
+@pytest.mark.parametrize(
+    ("tensor", "made_by", "taken_by"),
+    [
+        ("image_embed", "sam2_encoder", "sam2_memory_attention"),
+        ("image_embed", "sam2_encoder", "sam2_memory_encoder"),
+        ("image_embed", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_0", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_1", "sam2_encoder", "sam2_video_decoder"),
+        *(("encoder_fingerprint", "sam2_encoder", name) for name in VIDEO_GRAPHS),
+        ("dense_mask_input", "sam2_mask_prompt", "sam2_video_decoder"),
+        ("low_res_masks", "sam2_mask_prompt", "sam2_memory_encoder"),
+        ("low_res_masks", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("object_score_logits", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("memory_fingerprint", "sam2_video_decoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_memory_encoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_mask_prompt", "sam2_memory_attention"),
+    ],
+)
+def test_what_passes_between_the_video_graphs_fits(tensor, made_by, taken_by):
+    made, taken = tensors(CONFIGS[made_by].output)[tensor], tensors(CONFIGS[taken_by].input)[tensor]
+    # The encoder batches; one frame goes on.
+    dims = [1, *made.dims] if CONFIGS[made_by].max_batch_size else list(made.dims)
+    assert fits((made.data_type, dims), signature(taken))
+
+
+def test_what_is_stored_for_each_object_goes_back_into_the_attention():
+    """Memories and pointers are made for B objects and taken as sets for each."""
+    attention = CONFIGS["sam2_memory_attention"]
+    for made_by, made, taken in (
+        ("sam2_memory_encoder", "maskmem_features", "maskmem_features"),
+        ("sam2_video_decoder", "obj_ptr", "obj_ptrs"),
+    ):
+        one = tensors(CONFIGS[made_by].output)[made]
+        many = tensors(attention.input)[taken]
+        assert (one.data_type, list(one.dims[1:])) == (many.data_type, list(many.dims[2:]))
+    conditioned = signature(tensors(attention.output)["conditioned_embed"])
+    assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
+
+
+@pytest.mark.parametrize("model", VIDEO_GRAPHS)
+def test_every_video_graph_knows_whose_features_it_gets(model):
+    config = CONFIGS[model]
+    assert "encoder_fingerprint" in tensors(config.input)
+    assert "fingerprint_matches" in tensors(config.output)
+    memory = [*tensors(config.input), *tensors(config.output)]
+    assert "memory_fingerprint" in memory
 
 
 def test_the_notice_that_weights_changed_reaches_sam2_embedding():

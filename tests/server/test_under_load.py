@@ -73,13 +73,14 @@ def other_weights(tmp_path_factory):
             parameter.add_(0.1 * parameter.std(correction=0) * torch.randn_like(parameter))
     model.save_pretrained(directory / "weights")
     command = [sys.executable, "-m", "export", "--checkpoint", str(directory / "weights")]
-    subprocess.run([*command, "--onnx-only", str(directory / "onnx")], cwd=ROOT, check=True)
+    target = ["--no-video", "--onnx-only", str(directory / "onnx")]
+    subprocess.run([*command, *target], cwd=ROOT, check=True)
     return directory / "onnx"
 
 
 def masks_of(onnx_dir, directory):
     """Every image's mask from a server that has only these weights."""
-    assemble_repository(onnx_dir, directory / "repository")
+    assemble_repository(onnx_dir, directory / "repository", video=False)
     with (
         RunningServer(directory / "repository", directory / "state", "--no-probe") as server,
         SAM2TritonClient(server.grpc_url) as client,
@@ -98,7 +99,7 @@ def test_a_hot_reload_under_traffic_gives_no_wrong_mask(other_weights, tmp_path)
     assert not any(np.array_equal(*pair) for pair in zip(masks["old"], masks["new"], strict=True))
 
     repository = tmp_path / "repository"
-    assemble_repository(old, repository)
+    assemble_repository(old, repository, video=False)
     reloaded, stop = threading.Event(), threading.Event()
 
     answers = [[] for _ in range(CLIENTS)]

@@ -106,7 +106,7 @@ KINDS = ("by bytes", "by id", "by id, sent again", "refused", "cancelled", "too 
 
 def soak_repository(directory: Path) -> int:
     """A repository of the small model whose cache keeps KEPT_IMAGES images; returns its budget in bytes."""
-    assemble_repository(ROOT / "export/demo_model/onnx", directory)
+    assemble_repository(ROOT / "export/demo_model/onnx", directory, video=False)
     config = directory / "sam2_embedding" / "config.pbtxt"
     per_image = 2 * (96 * 16 * 16 + 12 * 64 * 64 + 24 * 32 * 32) + 16
     budget = KEPT_IMAGES * per_image

@@ -10,9 +10,11 @@ from model_parameters import Parameters, read_whole_numbers
 
 # Every parameter and the least value that makes sense.
 LEAST_VALUES = {
+    "max_requests_in_flight": 1,
     "cache_budget_bytes": 0,
     "cache_idle_seconds": 1,
     "max_names_per_image": 1,
+    "max_image_bytes": 1,
     "max_image_id_bytes": 71,  # "sha256:" and 64 hex digits: the ids that the server itself gives
     "max_concurrent_encodes": 1,
     "max_pending_encodes": 1,
@@ -22,8 +24,9 @@ LEAST_VALUES = {
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """The limits of the cache and of the service in front of it."""
+    """The limits of the cache, of the service in front of it and of all requests together."""
 
+    max_requests_in_flight: int
     cache: CacheLimits
     service: ServiceLimits
 
@@ -36,12 +39,14 @@ def parse_settings(parameters: Parameters) -> EmbeddingSettings:
     """
     values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
     return EmbeddingSettings(
+        max_requests_in_flight=values["max_requests_in_flight"],
         cache=CacheLimits(
             budget_bytes=values["cache_budget_bytes"],
             idle_seconds=values["cache_idle_seconds"],
             max_names_per_image=values["max_names_per_image"],
         ),
         service=ServiceLimits(
+            max_image_bytes=values["max_image_bytes"],
             max_image_id_bytes=values["max_image_id_bytes"],
             max_concurrent_encodes=values["max_concurrent_encodes"],
             max_pending_encodes=values["max_pending_encodes"],

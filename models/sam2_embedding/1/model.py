@@ -20,13 +20,15 @@ from embedding_service import (
     OverloadedError,
 )
 from embedding_settings import parse_settings
-from event_loop import EventLoop
+from event_loop import EventLoop, respond_at_once
 from inner_models import InnerModelError, call, restore_code
+from request_gate import GateFullError, RequestGate
 from stop_notice import ServerStoppingError, StopNotice
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse, refuse_cancelled
 
 EMBEDDING_OUTPUTS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
 HOUSEKEEPING_SECONDS = 1.0
+FAILED = "sam2_embedding failed; the server's log says why"
 
 
 class TritonPythonModel:
@@ -35,7 +37,8 @@ class TritonPythonModel:
         settings = parse_settings(config["parameters"])
         self.cache = EmbeddingCache(settings.cache, time.monotonic)
         self.service = EmbeddingService(self.cache, self._encode, settings.service)
-        self.metrics = CacheMetrics(pb_utils, self.cache, self.service)
+        self.gate = RequestGate(settings.max_requests_in_flight)
+        self.metrics = CacheMetrics(pb_utils, self.cache, self.service, self.gate)
         self.stop_notice = StopNotice.from_environment(os.environ)
         # A BLS call blocks a thread for as long as the inner model takes.
         workers = 2 * settings.service.max_concurrent_encodes + 4
@@ -44,7 +47,13 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            self.loop.serve(request, self._answer)
+            try:
+                self.gate.enter()
+            except GateFullError as error:
+                # Here and now: the loop has enough to do.
+                respond_at_once(request, refuse(error, pb_utils.TritonError.UNAVAILABLE))
+            else:
+                self.loop.serve(request, self._answer)
 
     def finalize(self):
         self.loop.close()
@@ -62,7 +71,9 @@ class TritonPythonModel:
             return refuse(*restore_code(str(error)))
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             pb_utils.Logger.log_error(f"sam2_embedding: {error!r}")
-            return refuse(f"sam2_embedding failed: {error!r}", pb_utils.TritonError.INTERNAL)
+            return refuse(FAILED, pb_utils.TritonError.INTERNAL)
+        finally:
+            self.gate.leave()
 
     async def _respond(self, request):
         if request.is_cancelled():

@@ -5,8 +5,10 @@ import json
 
 import triton_python_backend_utils as pb_utils
 from prompt_encoding import InvalidPromptError, PromptLimits, RawPrompt, encode_prompt
+from triton_tensors import answer, read, refuse, refuse_cancelled
 
 OUTPUTS = ("unit_point_coords", "token_labels", "dense_mask_input", "has_mask_input")
+FAILED = "sam2_prompt failed; the server's log says why"
 
 
 class TritonPythonModel:
@@ -31,32 +33,17 @@ class TritonPythonModel:
         try:
             return self._respond(request)
         except InvalidPromptError as error:
-            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+            return refuse(error, pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # noqa: BLE001 - it would reach the client with paths and lines
             pb_utils.Logger.log_error(f"sam2_prompt: {error!r}")
-            message = "sam2_prompt failed; the server's log says why"
-            return _error(message, pb_utils.TritonError.INTERNAL)
+            return refuse(FAILED, pb_utils.TritonError.INTERNAL)
 
     def _respond(self, request):
         if request.is_cancelled():
-            return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
-        height, width = pb_utils.get_input_tensor_by_name(request, "original_hw").as_numpy()
+            return refuse_cancelled()
+        height, width = read(request, "original_hw")
         prompt = RawPrompt(
-            **{
-                field.name: _optional(request, field.name)
-                for field in dataclasses.fields(RawPrompt)
-            }
+            **{field.name: read(request, field.name) for field in dataclasses.fields(RawPrompt)}
         )
         encoded = encode_prompt(prompt, (int(height), int(width)), self.low_res_side, self.limits)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, getattr(encoded, name)) for name in OUTPUTS]
-        )
-
-
-def _optional(request, name):
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy()
-
-
-def _error(message, code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+        return answer({name: getattr(encoded, name) for name in OUTPUTS})
