@@ -62,21 +62,21 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         is_ready = not self._service.is_stopping and await self._service.triton.is_ready()
         return _bytes(service_pb2.ServerReadyResponse(ready=is_ready))
 
-    async def _server_metadata(self, requests: Requests, context: Any) -> bytes:
+    async def _server_metadata(self, _requests: Requests, context: Any) -> bytes:
         async def answer(_data: bytes) -> bytes:
             return _bytes(service_pb2.ServerMetadataResponse(name="triton-sam2", version="1"))
 
-        return await self._answered(requests, context, "server", answer)
+        return await self._answered(context, "server", answer)
 
-    async def _model_ready(self, requests: Requests, context: Any) -> bytes:
+    async def _model_ready(self, _requests: Requests, context: Any) -> bytes:
         async def answer(data: bytes) -> bytes:
             request = _parse(service_pb2.ModelReadyRequest, data)
             is_ready = await self._service.triton.is_model_ready(request.name)
             return _bytes(service_pb2.ModelReadyResponse(ready=is_ready))
 
-        return await self._answered(requests, context, "model_ready", answer)
+        return await self._answered(context, "model_ready", answer)
 
-    async def _model_metadata(self, requests: Requests, context: Any) -> bytes:
+    async def _model_metadata(self, _requests: Requests, context: Any) -> bytes:
         async def answer(data: bytes) -> bytes:
             request = _parse(service_pb2.ModelMetadataRequest, data)
             facts = await self._service.facts(request.name)
@@ -91,13 +91,13 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
                     tensors.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
             return _bytes(response)
 
-        return await self._answered(requests, context, "model", answer)
+        return await self._answered(context, "model", answer)
 
-    async def _model_infer(self, requests: Requests, context: Any) -> bytes:
+    async def _model_infer(self, _requests: Requests, context: Any) -> bytes:
         caller = await self._recognised(context)
 
         async def answer(reservation: Reservation, outcome: Outcome) -> bytes:
-            received = [await self._one_message(requests)]
+            received = [await self._one_message(context)]
             return await self._infer(
                 caller, received, reservation, outcome, timeout_s=context.time_remaining()
             )
@@ -186,7 +186,6 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _answered(
         self,
-        requests: Requests,
         context: Any,
         call: str,
         answer: Callable[[bytes], Awaitable[bytes]],
@@ -194,7 +193,7 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         caller = await self._recognised(context)
 
         async def admitted(_reservation: Reservation, _outcome: Outcome) -> bytes:
-            return await answer(await self._one_message(requests))
+            return await answer(await self._one_message(context))
 
         return await _unless_refused(context, await self._observed(caller, call, admitted))
 
@@ -218,17 +217,20 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
                 outcome.status = refusal.code.name
                 return refusal
 
-    async def _one_message(self, requests: Requests) -> bytes:
+    async def _one_message(self, context: Any) -> bytes:
         timeout_s = self._service.limits.answer_timeout_s
         try:
-            return await asyncio.wait_for(anext(requests), timeout_s)
-        except StopAsyncIteration as error:
-            raise invalid("expected a message, got none") from error
+            # Not from the iterator, which holds on to what it gave last: an image, for the whole of the call.
+            data = await asyncio.wait_for(context.read(), timeout_s)
         except asyncio.TimeoutError as error:
             raise Refusal(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 f"the message did not arrive within {timeout_s:g} s (answer_timeout_s)",
             ) from error
+        if data is grpc.aio.EOF:
+            raise invalid("expected a message, got none")
+        message: bytes = data
+        return message
 
     async def _recognised(self, context: Any) -> Caller:
         headers = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,8 @@ from front.metrics import FrontMetrics
 from front.service import FrontService
 from front.settings import FrontSettings
 from front.triton import Triton
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def listening_socket(host: str, port: int, is_shared: bool) -> socket.socket:
@@ -70,8 +73,19 @@ async def running_front(
         triton.close()
 
 
+def give_large_blocks_back() -> None:
+    """Has the C library return blocks of megabytes (images) to the system as soon as they are free.
+
+    It does so at first; but each one that it returned makes it keep larger ones, and their gaps.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others need no telling
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1_000_000)
+
+
 async def serve(settings: FrontSettings, is_shared: bool) -> None:
     """Serves until SIGTERM or SIGINT."""
+    give_large_blocks_back()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

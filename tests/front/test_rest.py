@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import subprocess
 
 import httpx
@@ -17,6 +18,7 @@ from tests.client.test_examples import PHOTO
 from tests.front.conftest import ALICE, log_lines
 from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.running_front import RunningFront
+from tests.running_server import ROOT
 from tests.tools import needs
 
 pytestmark = pytest.mark.server
@@ -41,7 +43,16 @@ def image():
 
 
 @needs("curl")
-def test_the_line_of_the_readme(front, expected):
+def test_the_readmes_own_line(front):
+    blocks = re.findall(r"```sh\n(curl -F [^`]*)```", (ROOT / "README.md").read_text())
+    (line,) = (block for block in blocks if "/v1/segment" in block)
+    command = line.replace("localhost:8080", front.http_url)
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=True)
+    assert json.loads(done.stdout)["objects"][0]["masks"][0]["rle"]["counts"]
+
+
+@needs("curl")
+def test_the_masks_are_tritons_own(front, expected):
     done = subprocess.run(
         [
             *("curl", "-sS", "-F", f"image=@{PHOTO}", "-F", "point=109,199"),
