@@ -14,7 +14,7 @@ default:
 
 # Create .venv with everything that development needs (the other recipes install what they need themselves)
 [group('start')]
-setup: (_install "client,server,export,dev")
+setup: (_install "client,server,export,dev,front")
     @echo "Ready: .venv"
 
 # From a fresh clone to pictures: serve the small model in the box, segment a photograph by clicks and as a whole
@@ -38,17 +38,17 @@ export size *args: (_install "client,server,export")
 
 # Train the small model in the box anew (options: just train-demo --help)
 [group('models')]
-train-demo *args: (_install "client,server,export,dev")
+train-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.train "$@"
 
 # Write the small model's ONNX files from its weights
 [group('models')]
-export-demo: (_install "client,server,export,dev")
+export-demo: (_install "client,server,export,dev,front")
     {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 [group('models')]
-evaluate-demo *args: (_install "client,server,export,dev")
+evaluate-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.evaluate "$@"
 
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
@@ -77,31 +77,36 @@ status *args: (_install "client,server")
 segment *args: (_install "client")
     .venv/bin/triton-sam2 segment "$@"
 
+# Stand before a server: REST, keys, every message read first (just front --triton localhost:8001 --api-keys FILE)
+[group('server')]
+front *args: (_install "client,front")
+    .venv/bin/triton-sam2-front "$@"
+
 # All tests, against a real server (arguments go to pytest)
 [group('development')]
-test *args: (_install "client,server,export,dev")
+test *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest "$@"
 
 # The quick tests: no slow ones, no server, under a minute
 [group('development')]
-test-fast *args: (_install "client,server,export,dev")
+test-fast *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
 # Install what some tests want besides Python packages (nginx, promtool, Go, …); Debian and Ubuntu, as root
 [group('development')]
-test-tools *args: (_install "client,server,export,dev")
+test-tools *args: (_install "client,server,export,dev,front")
     {{ python }} -m tests.tools "$@"
 
 # Lint, formatting and types
 [group('development')]
-lint: (_install "client,server,export,dev")
+lint: (_install "client,server,export,dev,front")
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
 
 # Mend what lint can mend by itself
 [group('development')]
-fix: (_install "client,server,export,dev")
+fix: (_install "client,server,export,dev,front")
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
@@ -112,12 +117,12 @@ clean:
 
 # Latencies and bytes of a cold call and a cached click, against a client that does it the old way
 [group('measurements')]
-bench *args: (_install "client,server,export,dev")
+bench *args: (_install "client,server,export,dev,front")
     {{ python }} tests/bench/bench.py "$@"
 
 # Cached clicks alone and beside a slow encode: latencies and their ratio
 [group('measurements')]
-bench-clicks: (_install "client,server,export,dev")
+bench-clicks: (_install "client,server,export,dev,front")
     {{ python }} tests/bench/clicks_during_encode.py
 
 # Everything in an image with an untrained model of real size: equal to Meta's generator; time, memory, others' clicks
@@ -127,12 +132,22 @@ bench-everything *args: (_install "client,server,export,dev")
 
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
-stress *args: (_install "client,server,export,dev")
+stress *args: (_install "client,server,export,dev,front")
     {{ python }} -m tests.client.stress "$@"
+
+# Ten thousand requests that are nearly right, through the front: no fault, no death (options: just fuzz-front --help)
+[group('measurements')]
+fuzz-front *args: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.front.fuzz "$@"
+
+# What the front costs: a cached click with and without it, memory of a large image, idle and slow connections
+[group('measurements')]
+bench-front: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.bench.front
 
 # Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
 [group('measurements')]
-soak *args: (_install "client,server,export,dev")
+soak *args: (_install "client,server,export,dev,front")
     {{ python }} tests/soak/soak.py "$@"
 
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
@@ -167,7 +182,7 @@ test-image: (_install "client,server")
 
 # With Docker or Podman: a deployment under a name of its own, all of it tried, reloaded under traffic, removed
 [group('deployment')]
-test-deploy *args: (_install "client,server,export,dev")
+test-deploy *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest -s --timeout 3600 tests/engine/deployment.py "$@"
 
 [private]

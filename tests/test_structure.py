@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Where a first-party import is looked for, as PYTHONPATH and the package say.
-SOURCES = {"": ("export",), "client": ("triton_sam2",), "docker": None}
+SOURCES = {"": ("export",), "client": ("triton_sam2", "front"), "docker": None}
 # From the bottom up: a room imports itself and rooms before it.
 CLIENT_ROOMS = (
     "_errors",
@@ -75,6 +75,17 @@ def test_the_client_needs_nothing_but_itself():
     for example in (ROOT / "client/examples").rglob("*.py"):
         strangers = {other for other in imports(example) if other.split(".")[0] != "triton_sam2"}
         assert not strangers, f"{example.name} imports {strangers}"
+
+
+def test_the_front_stands_on_the_client_alone():
+    above = {name for name in MODULES if name.split(".")[0] == "front"}
+    assert "front.service" in above
+    for name, path in MODULES.items():
+        others = {other.split(".")[0] for other in imports(path)}
+        if name in above:
+            assert others <= {"front", "triton_sam2"}, name
+        else:
+            assert "front" not in others, name
 
 
 def test_the_exporter_and_the_server_stand_apart():

@@ -4,27 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
-from sam2_server.probe import GRPC_CHANNEL_ARGUMENTS
-from sam2_server.process import ADMIN_KEY_HEADER
-from tritonclient import grpc
+from google.protobuf import text_format
+from sam2_server.errors import LauncherError
+from sam2_server.loading import load_models
 from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import InferenceServerException
 
 from deploy.errors import DeployError
-
-# The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
-# and clients send the image again, which is better than a mask from other weights.
-# The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
-# by their fingerprints, and sessions of the old weights end.
-VIDEO_ORDER = (
-    "sam2_mask_prompt",
-    "sam2_video_decoder",
-    "sam2_memory_encoder",
-    "sam2_memory_attention",
-)
-ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *VIDEO_ORDER)
-LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
 
 
 def check_interchangeable(old_repository: Path, new_repository: Path) -> None:
@@ -45,22 +30,15 @@ def check_interchangeable(old_repository: Path, new_repository: Path) -> None:
 
 
 def reload_models(url: str, admin_key: str, report: Callable[[str], None]) -> None:
-    """Load each model anew through the closed administrative call; the old one serves meanwhile.
+    """Load each model anew over a gRPC port that this machine reaches.
 
     Raises:
         DeployError: a model did not load. Triton goes on serving the old one of it.
     """
-    headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
-    with grpc.InferenceServerClient(url, channel_args=GRPC_CHANNEL_ARGUMENTS) as client:
-        found = {model.name for model in client.get_model_repository_index(headers=headers).models}
-        for model in ORDER:
-            if model in VIDEO_ORDER and model not in found:
-                continue  # a repository for images alone
-            report(f"loading {model}")
-            try:
-                client.load_model(model, headers=headers, client_timeout=LOAD_SECONDS)
-            except InferenceServerException as error:
-                raise DeployError(f"{model} was not loaded: {error.message()}") from error
+    try:
+        load_models(url, admin_key, report)
+    except LauncherError as error:
+        raise DeployError(error.problem) from error
 
 
 def _read(path: Path) -> Any:

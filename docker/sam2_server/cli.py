@@ -1,4 +1,4 @@
-"""The command line: serve, stop, status, probe."""
+"""The command line: serve, stop, status, probe, load."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ from sam2_server import control
 from sam2_server.addresses import without_brackets
 from sam2_server.detach import serve_detached
 from sam2_server.errors import CrashError, LauncherError
+from sam2_server.loading import load_models
 from sam2_server.output import ForgivingOutput
 from sam2_server.ports import Ports
 from sam2_server.probe import Asker
@@ -186,6 +187,24 @@ def probe(
     result = ask(url, timeout, asker)
     typer.echo(f"{result.message} ({time.monotonic() - started:.2f} s)", err=not result.healthy)
     raise typer.Exit(0 if result.healthy else EXIT_FAILED)
+
+
+@app.command()
+def load(
+    *,
+    admin_key_file: Annotated[Path, typer.Option(exists=True, help="As given to `serve`.")],
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Have the running server load the repository's weights anew; it answers all the while."""
+    state = control.running_state(StateDir(state_dir.resolve()))
+    if state is None:
+        typer.echo(f"No server is running in {state_dir}.", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    try:
+        admin_key = read_admin_key(admin_key_file) or ""
+        load_models(state.urls["grpc"].rpartition("/")[2], admin_key, typer.echo)
+    except LauncherError as error:
+        raise _explained(error) from error
 
 
 def _explained(error: LauncherError) -> typer.Exit:

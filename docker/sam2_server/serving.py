@@ -48,7 +48,11 @@ def prepare(
         ports,
         prefix,
     )
-    environment = installation.environment() | {STOPPING_VARIABLE: str(stopping_file(prefix))}
+    environment = installation.environment() | {
+        STOPPING_VARIABLE: str(stopping_file(prefix)),
+        # Read by the models, which ask for room before they answer.
+        "SAM2_SHM_GROWTH_BYTES": str(server.shm_growth_mb << 20),
+    }
     state = ServerState(
         status="starting",
         launcher=ProcessId.of(os.getpid()),

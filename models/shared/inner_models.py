@@ -10,12 +10,27 @@ import triton_python_backend_utils as pb_utils
 
 Array = npt.NDArray[Any]
 
-# What Triton says, in a message whose code is always INTERNAL, where an inner model is not there (yet).
-NOT_READY_MESSAGES = ("is not ready", "unknown model", "has no available versions", "not found")
-
-# How our own models end what they say of an image that is not kept, and of work there is no room for.
-SEND_AGAIN = "send the image again"
+# What Triton says, in a message whose code is always INTERNAL, where an inner model is not there (yet, or any
+# more: once the server is stopping it refuses to run inner calls at all).
+NOT_READY_MESSAGES = (
+    "is not ready",
+    "unknown model",
+    "has no available versions",
+    "not found",
+    "Error when running inference",
+    "Server is stopping",
+    "Server exiting",
+)
+NOT_READY = "a model that is needed is not there at the moment; try again in a moment"
+# How the refusals of busy models end.
 TRY_AGAIN = "try again in a moment"
+# What the Python backend says where /dev/shm is full; it goes on with the name of a region.
+NO_SHARED_MEMORY = "shared memory"
+NO_ROOM = "the server has no shared memory left for this image; try again in a moment"
+FAILED = "the image could not be encoded; the server's log says why"
+
+# How they end what they say of an image that is not kept.
+SEND_AGAIN = "send the image again"
 
 
 class InnerModelError(RuntimeError):
@@ -44,15 +59,17 @@ async def call(
 
 
 def restore_code(message: str) -> tuple[str, int]:
-    """Inner models' errors all arrive as INTERNAL; what they say tells what they were."""
-    if SEND_AGAIN in message:
+    """Inner models' errors all arrive as INTERNAL; their words tell what they were."""
+    if message.endswith(SEND_AGAIN):
         return message, pb_utils.TritonError.NOT_FOUND
-    if TRY_AGAIN in message:
+    if message.endswith(TRY_AGAIN):  # before the next: an image that must wait is not refused
         return message, pb_utils.TritonError.UNAVAILABLE
     if message.startswith(("image_id: ", "expected image")):  # how sam2_embedding refuses
         return message, pb_utils.TritonError.INVALID_ARG
     if "image: " in message:  # how every refusal of sam2_preprocess begins
         return message[message.index("image: ") :], pb_utils.TritonError.INVALID_ARG
     if any(sign in message for sign in NOT_READY_MESSAGES):
-        return f"{message}; {TRY_AGAIN}", pb_utils.TritonError.UNAVAILABLE
-    return message, pb_utils.TritonError.INTERNAL
+        return NOT_READY, pb_utils.TritonError.UNAVAILABLE
+    if NO_SHARED_MEMORY in message:
+        return NO_ROOM, pb_utils.TritonError.UNAVAILABLE
+    return FAILED, pb_utils.TritonError.INTERNAL

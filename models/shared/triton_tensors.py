@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
+from answer_room import check_room
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +34,8 @@ def read_text(request: Any, name: str) -> str | None:
 
 
 def answer(tensors: Mapping[str, Array]) -> Any:
-    """A response with these arrays, by name."""
+    """A response with these arrays, by name; raises NoSharedMemoryError where they have no room."""
+    check_room(tensors.values())
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(name, values) for name, values in tensors.items()]
     )

@@ -74,6 +74,14 @@ def test_a_config_says_its_own_name_and_how_many_instances_run(name):
         }  # loads with and without a GPU
 
 
+def test_the_length_of_an_image_is_bounded_alike_where_it_arrives_and_where_it_is_decoded():
+    limits = {
+        CONFIGS[name].parameters["max_image_bytes"].string_value
+        for name in ("sam2_embedding", "sam2_preprocess")
+    }
+    assert len(limits) == 1
+
+
 def test_the_cache_has_one_process():
     assert sum(group.count for group in CONFIGS["sam2_embedding"].instance_group) == 1
 

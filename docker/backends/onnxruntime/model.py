@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError, check_room
 from fair_lane import FairLane, LaneFullError, Place, take_on
 from input_limits import (
     InvalidInputError,
@@ -29,8 +30,6 @@ from onnx_session import (
     shrinking_run,
 )
 
-# What Triton's Python backend says where /dev/shm is full; it goes on with the name of the region.
-NO_SHARED_MEMORY = "shared memory"
 TOO_MANY_WAIT = (
     "too many requests wait to be computed already (max_waiting_requests, max_waiting_bytes); try again in"
     " a moment"
@@ -111,14 +110,11 @@ class TritonPythonModel:
             response = yield from self._respond(request)
         except InvalidInputError as error:
             response = self._error(error, pb_utils.TritonError.INVALID_ARG)
-        except LaneFullError as error:
+        except (LaneFullError, NoSharedMemoryError) as error:
             response = self._error(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
             response = self._failure(error)
-        try:
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # noqa: BLE001 - the answer did not fit into shared memory
-            sender.send(self._failure(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _respond(self, request):
         if request.is_cancelled():
@@ -146,10 +142,12 @@ class TritonPythonModel:
             if len(runs) > 1:
                 yield
         whole = [name not in self.row_outputs for name in output_names]
+        outputs = [np.ascontiguousarray(array) for array in joined(results, whole)]
+        check_room(outputs)
         return pb_utils.InferenceResponse(
             [
-                pb_utils.Tensor(name, np.ascontiguousarray(array))
-                for name, array in zip(output_names, joined(results, whole), strict=True)
+                pb_utils.Tensor(name, array)
+                for name, array in zip(output_names, outputs, strict=True)
             ]
         )
 
@@ -159,12 +157,6 @@ class TritonPythonModel:
             message = f"the inputs do not fit the graph: {in_plain_words(error)}"
             return self._error(message, pb_utils.TritonError.INVALID_ARG)
         pb_utils.Logger.log_error(f"{self.name}: {error}")
-        if NO_SHARED_MEMORY in str(error):
-            message = (
-                "the server has no shared memory left for an answer of this size; ask for fewer objects at a"
-                " time, or try again in a moment"
-            )
-            return self._error(message, pb_utils.TritonError.UNAVAILABLE)
         message = "the graph could not be run; the server's log says why"
         return self._error(message, pb_utils.TritonError.INTERNAL)
 

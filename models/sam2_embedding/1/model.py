@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
 from cache_metrics import CacheMetrics
 from embedding_cache import EmbeddingCache, ImageEmbedding
 from embedding_service import (
@@ -65,9 +66,10 @@ class TritonPythonModel:
             return refuse(error, pb_utils.TritonError.INVALID_ARG)
         except ImageNotFoundError as error:
             return refuse(error, pb_utils.TritonError.NOT_FOUND)
-        except (OverloadedError, ServerStoppingError) as error:
+        except (OverloadedError, ServerStoppingError, NoSharedMemoryError) as error:
             return refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except InnerModelError as error:
+            pb_utils.Logger.log_warn(f"sam2_embedding: {error}")
             return refuse(*restore_code(str(error)))
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             pb_utils.Logger.log_error(f"sam2_embedding: {error!r}")

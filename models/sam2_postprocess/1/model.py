@@ -8,6 +8,7 @@ not wait for masks of a huge one.
 import json
 
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
 from fair_lane import FairLane, LaneFullError, Place, take_on
 from mask_encoding import (
     InvalidOutputError,
@@ -31,8 +32,7 @@ TOO_MANY_LARGE = (
     "mask_format: too many masks of large images are being encoded already (max_heavy_requests,"
     " max_heavy_bytes); try again in a moment"
 )
-# What Triton's Python backend says where /dev/shm is full; it goes on with the name of the region.
-NO_SHARED_MEMORY = "shared memory"
+FAILED = "sam2_postprocess failed; the server's log says why"
 
 
 class TritonPythonModel:
@@ -63,14 +63,12 @@ class TritonPythonModel:
             response = yield from self._respond(request)
         except (InvalidOutputError, InvalidPlanesError) as error:
             response = refuse(error, pb_utils.TritonError.INVALID_ARG)
-        except LaneFullError as error:
+        except (LaneFullError, NoSharedMemoryError) as error:
             response = refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
-            response = _failure(error)
-        try:
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # noqa: BLE001 - the answer did not fit into shared memory
-            sender.send(_failure(error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            pb_utils.Logger.log_error(f"sam2_postprocess: {error!r}")
+            response = refuse(FAILED, pb_utils.TritonError.INTERNAL)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _respond(self, request):
         if request.is_cancelled():
@@ -114,17 +112,3 @@ def _retire(encoder_fingerprint):
     ).exec()
     if response.has_error():
         pb_utils.Logger.log_error(f"sam2_postprocess: {response.error().message()}")
-
-
-def _failure(error):
-    """What a client hears of an error of ours: no path, no region's name; the log has all of it."""
-    pb_utils.Logger.log_error(f"sam2_postprocess: {error!r}")
-    if NO_SHARED_MEMORY in str(error):
-        return refuse(
-            "the server has no shared memory left for an answer of this size; ask for rle or png, or for"
-            " fewer objects at a time, or try again in a moment",
-            pb_utils.TritonError.UNAVAILABLE,
-        )
-    return refuse(
-        "sam2_postprocess failed; the server's log says why", pb_utils.TritonError.INTERNAL
-    )

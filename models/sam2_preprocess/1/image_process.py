@@ -31,8 +31,8 @@ WORKER = Path(__file__).with_name("image_worker.py")
 START_SECONDS = 60.0
 # How often a decode that takes longer than this asks whether somebody still waits for it.
 PATIENCE_SECONDS = 0.05
-# A decode gets its processor seconds; on a machine that is this many times too busy it is given up.
-WALL_SECONDS_PER_SECOND = 6
+# A decode gets its processor seconds; on a machine so busy that they take this much longer it is given up.
+BUSY_SECONDS = 100.0
 # sam2_embedding knows by "is not ready" that trying again may help.
 NOT_READY = "the process that decodes images is not ready"
 
@@ -56,7 +56,7 @@ class PreparedImage:
 class ImageProcess:
     """One decoding process, replaced when it ends. One caller at a time."""
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
+    def __init__(self, limits: Mapping[str, float]) -> None:
         self._limits = dict(limits)
         self._shared: int | None = None
         self._process: subprocess.Popen[bytes]
@@ -77,7 +77,7 @@ class ImageProcess:
             DecodeCancelledError: is_cancelled() said so meanwhile; the decode has been ended.
             DecoderLostError: not the file's fault.
         """
-        check_length(len(data), self._limits["max_image_bytes"])
+        check_length(len(data), int(self._limits["max_image_bytes"]))
         if self._process.poll() is not None:
             self._restart()
         try:
@@ -139,7 +139,7 @@ class ImageProcess:
             file[:] = data
 
     def _ask(self, request: dict[str, Any], is_cancelled: Callable[[], bool]) -> dict[str, Any]:
-        seconds = self._limits["max_decode_seconds"] * WALL_SECONDS_PER_SECOND
+        seconds = self._limits["max_decode_seconds"] + BUSY_SECONDS
         try:
             self._input.write(json.dumps(request).encode() + b"\n")
             self._input.flush()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from image_errors import InvalidImageError, StructureLimits, check_segments
 
 NUMBER_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-LONG = 4
+# Bytes of one value by type, in the order of the specification: BYTE, ASCII, SHORT, LONG, RATIONAL, …
+TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | {16: 8, 17: 8, 18: 8}
+LONG, LONG8, CLASSIC = 4, 16, 42
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, PHOTOMETRIC = 254, 255, 262
 REDUCED, TRANSPARENCY, OLD_REDUCED = 1, 4, 2
 TRANSPARENCY_PHOTOMETRIC = 4
@@ -76,17 +78,24 @@ class Directory:
         entry = self.entries.get(tag)
         if entry is None:
             return default
-        if entry.kind not in NUMBER_FORMATS or not 1 <= entry.count <= MAX_VALUES:
+        if entry.kind not in NUMBER_FORMATS:
             raise damaged(f"tag {tag} is not a list of whole numbers")
-        layout = f"{self.form.order}{entry.count}{NUMBER_FORMATS[entry.kind]}"
-        size = struct.calcsize(layout)
+        numbers = f"{self.form.order}{entry.count}{NUMBER_FORMATS[entry.kind]}"
+        return struct.unpack(numbers, self.raw(tag))
+
+    def raw(self, tag: int) -> bytes:
+        """A tag's values as they are in the file. Raises as `values` does."""
+        entry = self.entries[tag]
+        size = TYPE_BYTES.get(entry.kind, 0) * entry.count
+        if not 1 <= entry.count <= MAX_VALUES or size == 0:
+            raise damaged(f"tag {tag} has {entry.count} values of type {entry.kind}")
         raw = entry.field[:size]
         if size > len(entry.field):
             (offset,) = struct.unpack(self.form.offset, entry.field)
             raw = self.data[offset : offset + size]
         if len(raw) < size:
             raise damaged(f"tag {tag} lies behind the file's end")
-        return struct.unpack(layout, raw)
+        return raw
 
     def value(self, tag: int, default: int) -> int:
         return self.values(tag, (default,))[0]
@@ -111,30 +120,49 @@ def alone(directory: Directory, replaced: dict[int, tuple[int, ...]]) -> bytes:
     """The same file with one directory: this one, its sample tags alone, some of them replaced.
 
     A tag that is replaced by () is left out. The samples stay where they are; the new directory follows
-    the old file, so that no offset changes.
+    the old file, so that no offset changes. It is always a classic one: Pillow reads no big-endian BigTIFF,
+    and no file here is large enough to need one.
     """
-    data, form = directory.data, directory.form
-    entries = {tag: entry for tag, entry in directory.entries.items() if tag in SAMPLE_TAGS}
-    tags = sorted((entries.keys() | replaced.keys()) - {t for t, v in replaced.items() if not v})
+    data, order = directory.data, directory.form.order
+    form = Form(order, is_big=False)
+    kept = directory.entries.keys() & SAMPLE_TAGS
+    tags = sorted(
+        (kept | replaced.keys()) - {tag for tag, values in replaced.items() if not values}
+    )
     padding = len(data) % 2
     start = len(data) + padding
     count = struct.pack(form.entry_count, len(tags))
     values_at = start + len(count) + len(tags) * struct.calcsize(form.entry) + form.field_bytes
     rows, values = [], b""
     for tag in tags:
-        entry = entries.get(tag)
-        if tag in replaced or entry is None:
-            packed = struct.pack(f"{form.order}{len(replaced[tag])}I", *replaced[tag])
-            field = packed.ljust(form.field_bytes, b"\0")
-            if len(packed) > form.field_bytes:
-                field = struct.pack(form.offset, values_at + len(values))
-                values += packed
-            entry = Entry(LONG, len(replaced[tag]), field)
-        rows.append(struct.pack(form.entry, tag, entry.kind, entry.count, entry.field))
-    header = data[: form.field_bytes] + struct.pack(form.offset, start)
+        if tag in replaced:
+            kind, packed = LONG, struct.pack(f"{order}{len(replaced[tag])}I", *replaced[tag])
+        elif directory.form.is_big:
+            kind, packed = _as_classic(directory, tag)
+        else:
+            entry = directory.entries[tag]
+            rows.append(struct.pack(form.entry, tag, entry.kind, entry.count, entry.field))
+            continue
+        field = packed.ljust(form.field_bytes, b"\0")
+        if len(packed) > form.field_bytes:
+            field = struct.pack(form.offset, values_at + len(values))
+            values += packed
+        rows.append(struct.pack(form.entry, tag, kind, len(packed) // TYPE_BYTES[kind], field))
+    header = data[:2] + struct.pack(order + "HI", CLASSIC, start)
     no_next = b"\0" * form.field_bytes
     samples = memoryview(data)[len(header) :]
     return b"".join((header, samples, b"\0" * padding, count, *rows, no_next, values))
+
+
+def _as_classic(directory: Directory, tag: int) -> tuple[int, bytes]:
+    """Type and values of a BigTIFF's tag, with 32 bits where it has 64."""
+    entry = directory.entries[tag]
+    if entry.kind != LONG8:
+        return entry.kind, directory.raw(tag)
+    numbers = directory.values(tag, ())
+    # An offset that does not fit lies outside the file, as does this one.
+    fitting = [min(number, 0xFFFFFFFF) for number in numbers]
+    return LONG, struct.pack(f"{directory.form.order}{len(fitting)}I", *fitting)
 
 
 def damaged(what: str) -> InvalidImageError:
@@ -143,11 +171,6 @@ def damaged(what: str) -> InvalidImageError:
 
 def _read_directories(data: bytes, limits: StructureLimits) -> list[Directory]:
     form = Form("<" if data[:2] == b"II" else ">", is_big=b"+" in data[2:4])
-    if form.is_big and form.order == ">":
-        # Pillow looks for BigTIFF's mark where only the little-endian order has it.
-        raise InvalidImageError(
-            "image: expected a BigTIFF file in little-endian byte order (II), got a big-endian one (MM)"
-        )
     directories: list[Directory] = []
     seen: set[int] = set()
     entries_so_far = 0

@@ -281,9 +281,11 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
     pixels = np.empty((layout.length, layout.width, channels), np.uint8)
     for rows in _blocks(layout):
         samples = _samples(raw[rows], layout)
-        pixels[rows] = to_eight_bits(samples[..., :channels], layout.bits)
+        colours = samples[..., :channels]
         if layout.has_associated_alpha:
-            _divide_by_alpha(pixels[rows], samples[..., :channels], samples[..., channels, None])
+            pixels[rows] = _without_alpha(colours, samples[..., channels, None], layout.bits)
+        else:
+            pixels[rows] = to_eight_bits(colours, layout.bits)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
     return picture if mode != "CMYK" else picture.convert("RGB")
@@ -325,11 +327,12 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
     return samples & np.uint16((1 << layout.bits) - 1)
 
 
-def _divide_by_alpha(pixels: UInt8Array, colours: UInt16Array, alpha: UInt16Array) -> None:
-    """Colours as they were before they were multiplied with alpha; left alone where alpha is 0."""
-    straight = np.rint(colours * np.float32(255) / np.maximum(alpha, 1))
-    visible = np.broadcast_to(alpha > 0, pixels.shape)
-    pixels[visible] = np.minimum(straight, 255)[visible].astype(np.uint8)
+def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt8Array:
+    """The colours before they were multiplied with alpha; as they are where alpha is 0."""
+    divisor = np.maximum(alpha, 1).astype(np.uint32)
+    straight = (colours.astype(np.uint32) * 255 + divisor // 2) // divisor
+    limited = np.minimum(straight, 255).astype(np.uint8)
+    return np.where(alpha == 0, to_eight_bits(colours, bits), limited)
 
 
 def _orientation_of(directory: Directory) -> int:

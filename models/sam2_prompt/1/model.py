@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
 from prompt_encoding import InvalidPromptError, PromptLimits, RawPrompt, encode_prompt
 from triton_tensors import answer, read, refuse, refuse_cancelled
 
@@ -34,6 +35,8 @@ class TritonPythonModel:
             return self._respond(request)
         except InvalidPromptError as error:
             return refuse(error, pb_utils.TritonError.INVALID_ARG)
+        except NoSharedMemoryError as error:
+            return refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - it would reach the client with paths and lines
             pb_utils.Logger.log_error(f"sam2_prompt: {error!r}")
             return refuse(FAILED, pb_utils.TritonError.INTERNAL)

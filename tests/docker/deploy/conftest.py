@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.deploy.gateways import Gateway, gateway_settings, running_gateway
+from tests.docker.deploy.gateways import ALICE, BOB, Gateway, gateway_settings, running_gateway
+from tests.running_front import RunningFront
 from tests.running_server import RunningServer
 
 
@@ -36,12 +37,22 @@ def closed_server(
 
 
 @pytest.fixture(scope="session")
-def gateway(
+def front(
     closed_server: ClosedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """The gateway before that server; tests of its rate start one of their own."""
+) -> Iterator[RunningFront]:
+    """The front before that server, with a rate that no test reaches by accident."""
+    folder = tmp_path_factory.mktemp("front")
+    keys = folder / "api_keys"
+    keys.write_text(f"alice {ALICE}\nbob {BOB}\n")
+    options = ("--api-keys", str(keys), "--requests-per-second", "1000", "--burst", "10000")
+    with RunningFront(closed_server.running.grpc_url, folder, *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway(front: RunningFront, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway before that front."""
     directory = tmp_path_factory.mktemp("gateway")
-    running = closed_server.running
-    settings = gateway_settings(directory, running.http_url, running.grpc_url)
+    settings = gateway_settings(directory, front.http_url, front.grpc_url)
     with running_gateway(settings) as started:
         yield started

@@ -144,11 +144,11 @@ def test_strangers_need_a_certificate_as_well(tmp_path: Path) -> None:
 
 
 def test_a_key_file_cannot_break_out_of_the_configuration() -> None:
-    assert read_api_keys(f"# ours\n\nalice {ALICE}\nbob {BOB} # his\n") == {
+    assert read_api_keys(f"# ours\n\nalice {ALICE}\nbob {BOB} guests # his\n") == {
         "alice": ALICE,
         "bob": BOB,
     }
-    for text in ("alice", f"alice {ALICE} more", f"alice {ALICE}\nalice {ALICE}"):
+    for text in ("alice", f"alice {ALICE} guests more", f"alice {ALICE}\nalice {ALICE}"):
         with pytest.raises(ValueError, match="expected NAME KEY"):
             read_api_keys(text)
     with pytest.raises(ValueError, match="API key of alice"):
