@@ -30,7 +30,7 @@ class Limits:
     max_bytes_at_once: int = 512_000_000
     # Requests of one gRPC stream that are computed at once; answers come in order.
     stream_window: int = 4
-    # Encoding on a busy CPU takes seconds; nothing takes minutes.
+    # Encoding on a busy CPU takes seconds; sam2_automask ends itself before (max_seconds).
     answer_timeout_s: float = 120.0
     # Between two pieces of a body.
     body_timeout_s: float = 10.0

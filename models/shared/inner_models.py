@@ -60,16 +60,23 @@ async def call(
 
 def restore_code(message: str) -> tuple[str, int]:
     """Inner models' errors all arrive as INTERNAL; their words tell what they were."""
+    codes = pb_utils.TritonError
     if message.endswith(SEND_AGAIN):
-        return message, pb_utils.TritonError.NOT_FOUND
+        return message, codes.NOT_FOUND
     if message.endswith(TRY_AGAIN):  # before the next: an image that must wait is not refused
-        return message, pb_utils.TritonError.UNAVAILABLE
-    if message.startswith(("image_id: ", "expected image")):  # how sam2_embedding refuses
-        return message, pb_utils.TritonError.INVALID_ARG
-    if "image: " in message:  # how every refusal of sam2_preprocess begins
-        return message[message.index("image: ") :], pb_utils.TritonError.INVALID_ARG
+        return message, codes.UNAVAILABLE
+    refusal = _refusal(message)
+    if refusal is not None:
+        return refusal, codes.INVALID_ARG
     if any(sign in message for sign in NOT_READY_MESSAGES):
-        return NOT_READY, pb_utils.TritonError.UNAVAILABLE
+        return NOT_READY, codes.UNAVAILABLE
     if NO_SHARED_MEMORY in message:
-        return NO_ROOM, pb_utils.TritonError.UNAVAILABLE
-    return FAILED, pb_utils.TritonError.INTERNAL
+        return NO_ROOM, codes.UNAVAILABLE
+    return FAILED, codes.INTERNAL
+
+
+def _refusal(message: str) -> str | None:
+    """What sam2_embedding or sam2_preprocess said of a request that is wrong; None for anything else."""
+    if message.startswith(("image_id: ", "expected image")):
+        return message
+    return message[message.index("image: ") :] if "image: " in message else None
