@@ -26,6 +26,8 @@ class Graphs:
         config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
         inputs = []
         for tensor in config.input:
+            if tensor.optional and tensor.name not in arrays:
+                continue
             array = arrays.pop(tensor.name)
             kind = "BYTES" if array.dtype == object else np_to_triton_dtype(array.dtype)
             inputs.append(grpc.InferInput(tensor.name, list(array.shape), kind))
