@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
+from shared_words import SEND_AGAIN, TRY_AGAIN
 
 Array = npt.NDArray[Any]
 
@@ -22,15 +23,10 @@ NOT_READY_MESSAGES = (
     "Server exiting",
 )
 NOT_READY = "a model that is needed is not there at the moment; try again in a moment"
-# How the refusals of busy models end.
-TRY_AGAIN = "try again in a moment"
 # What the Python backend says where /dev/shm is full; it goes on with the name of a region.
 NO_SHARED_MEMORY = "shared memory"
 NO_ROOM = "the server has no shared memory left for this image; try again in a moment"
 FAILED = "the image could not be encoded; the server's log says why"
-
-# How they end what they say of an image that is not kept.
-SEND_AGAIN = "send the image again"
 
 
 class InnerModelError(RuntimeError):

@@ -44,19 +44,23 @@ class EncodedMasks:
     masks_png: npt.NDArray[np.object_]
 
 
-def parse_mask_formats(values: list[bytes] | None) -> frozenset[str]:
-    """The formats named by `mask_format`; bitmap where the tensor is absent, none where it is empty.
+def parse_mask_formats(
+    values: list[bytes] | None,
+    known: tuple[str, ...] = MASK_FORMATS,
+    default: frozenset[str] = DEFAULT_MASK_FORMATS,
+) -> frozenset[str]:
+    """The formats named by `mask_format`; the default where the tensor is absent, none where it is empty.
 
     Raises:
-        InvalidOutputError: a format that is not one of MASK_FORMATS.
+        InvalidOutputError: a format that is not known.
     """
     if values is None:
-        return DEFAULT_MASK_FORMATS
+        return default
     names = [value.decode("utf-8", errors="replace") for value in values]
     for name in names:
-        if name not in MASK_FORMATS:
+        if name not in known:
             raise InvalidOutputError(
-                f"mask_format: expected any of {', '.join(MASK_FORMATS)}, got {name[:40]!r}"
+                f"mask_format: expected any of {', '.join(known)}, got {name[:40]!r}"
             )
     return frozenset(names)
 
@@ -132,7 +136,7 @@ class MaskEncoding:
         if run_lengths is not None:
             self.encoded.masks_rle[index] = _to_rle(run_lengths, hw)
         if "png" in formats and bitmap is not None:
-            self.encoded.masks_png[index] = _to_png(bitmap)
+            self.encoded.masks_png[index] = to_png(bitmap)
         yield
 
     def _check(self, limits: OutputLimits) -> None:
@@ -188,7 +192,8 @@ def _to_rle(run_lengths: RunLengths, hw: tuple[int, int]) -> bytes:
     return json.dumps({"size": rle["size"], "counts": rle["counts"].decode("ascii")}).encode()
 
 
-def _to_png(mask: UInt8Array) -> bytes:
+def to_png(mask: UInt8Array) -> bytes:
+    """A mask [H, W] of 0 and 1 as a PNG file of 0 and 255."""
     buffer = io.BytesIO()
     # Masks are long runs: looking for nothing else makes smaller files in two thirds of the time.
     Image.fromarray(mask * np.uint8(255)).save(buffer, format="PNG", compress_type=zlib.Z_RLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mask_generation import GenerationCounts
+from metric_families import MetricFamilies
 
 SECONDS_BUCKETS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0]
 COUNTERS = {
@@ -27,29 +28,11 @@ class AutomaskMetrics:
     """Counters, gauges and the time of a request; `pb_utils` is Triton's module."""
 
     def __init__(self, pb_utils: Any) -> None:
-        counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
-        # Triton keeps a metric only as long as its family, hence the list.
-        self._families: list[Any] = []
-
-        def metric(name: str, description: str, kind: Any, **options: Any) -> Any:
-            family = pb_utils.MetricFamily(
-                name=f"sam2_automask_{name}", description=description, kind=kind
-            )
-            self._families.append(family)
-            return family.Metric(labels={}, **options)
-
-        self._counters = {
-            name: metric(f"{name}_total", description, counter)
-            for name, description in COUNTERS.items()
-        }
-        self._gauges = {
-            name: metric(name, description, gauge) for name, description in GAUGES.items()
-        }
-        self._seconds = metric(
-            "seconds",
-            "Seconds that a request was worked on, waiting left out",
-            pb_utils.MetricFamily.HISTOGRAM,
-            buckets=SECONDS_BUCKETS,
+        self._families = MetricFamilies(pb_utils, "sam2_automask")
+        self._counters = self._families.counters(COUNTERS)
+        self._gauges = self._families.gauges(GAUGES)
+        self._seconds = self._families.histogram(
+            "seconds", "Seconds that a request was worked on, waiting left out", SECONDS_BUCKETS
         )
 
     def count(self, name: str, number: int = 1) -> None:

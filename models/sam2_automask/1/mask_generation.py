@@ -24,14 +24,11 @@ from mask_encoding import clamp_low_res
 from mask_selection import MaskSelection
 from plane_selection import select_planes
 from point_crops import BoxXyxy, PointCrop, lay_out
+from shared_words import RETIRED
 
 FloatArray = npt.NDArray[np.float32]
 T = TypeVar("T")
 
-RETIRED = (
-    "image_id: the embeddings of this image come from other weights than the server decodes with now"
-    " (the model was reloaded); send the image again"
-)
 FOREGROUND_LABEL, PADDING_LABEL = 1, -1
 
 

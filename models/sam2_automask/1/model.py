@@ -18,7 +18,8 @@ from generator_parameters import InvalidParameterError, parse_parameters
 from inner_models import InnerModelError, call, restore_code
 from mask_answer import answer_tensors, parse_formats
 from mask_encoding import InvalidOutputError
-from mask_generation import RETIRED, Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
+from mask_generation import Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
+from shared_words import RETIRED
 from stop_notice import ServerStoppingError, StopNotice
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse
 from turns import OverloadedError, Turns

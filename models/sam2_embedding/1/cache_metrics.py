@@ -10,6 +10,7 @@ from typing import Any
 
 from embedding_cache import EmbeddingCache
 from embedding_service import EmbeddingService
+from metric_families import MetricFamilies
 from request_gate import RequestGate
 
 ENCODE_SECONDS_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
@@ -51,29 +52,13 @@ class CacheMetrics:
         self._cache = cache
         self._service = service
         self._gate = gate
-        counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
-        # Triton keeps a metric only as long as its family, hence the list.
-        self._families: list[Any] = []
-
-        def metric(name: str, description: str, kind: Any, **options: Any) -> Any:
-            family = pb_utils.MetricFamily(
-                name=f"sam2_embedding_cache_{name}", description=description, kind=kind
-            )
-            self._families.append(family)
-            return family.Metric(labels={}, **options)
-
-        self._counters = {
-            name: metric(f"{name}_total", description, counter)
-            for name, description in (SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS).items()
-        }
-        self._gauges = {
-            name: metric(name, description, gauge) for name, description in GAUGES.items()
-        }
-        self._encode_seconds = metric(
+        self._families = MetricFamilies(pb_utils, "sam2_embedding_cache")
+        self._counters = self._families.counters(SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS)
+        self._gauges = self._families.gauges(GAUGES)
+        self._encode_seconds = self._families.histogram(
             "encode_seconds",
             "Seconds from image bytes to embeddings, preprocessing included",
-            pb_utils.MetricFamily.HISTOGRAM,
-            buckets=ENCODE_SECONDS_BUCKETS,
+            ENCODE_SECONDS_BUCKETS,
         )
         self._published = dict.fromkeys(self._counters, 0)
 

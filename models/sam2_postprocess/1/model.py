@@ -18,12 +18,9 @@ from mask_encoding import (
     parse_mask_formats,
 )
 from plane_selection import InvalidPlanesError, check_planes, select_planes
+from shared_words import RETIRED
 from triton_tensors import answer, read, refuse, refuse_cancelled
 
-RETIRED = (
-    "image_id: the embeddings of this image come from other weights than the server decodes with now"
-    " (the model was reloaded); send the image again"
-)
 TOO_MANY_WAIT = (
     "sam2_postprocess: too many masks wait to be encoded already (max_waiting_requests,"
     " max_waiting_bytes); try again in a moment"
