@@ -3,6 +3,7 @@
 The server's regions are small and would have to grow by more than any machine has.
 """
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,3 +47,25 @@ def test_the_way_out_that_the_message_gives_is_one(full_server):
     client = RawClient(full_server, "grpc")
     answer = client.infer(image=COINS, box=BOXES[:20], mask_format=bytes_tensor(b"rle"))
     assert answer["masks_rle"].shape == (20, 1)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_so_is_a_large_answer_of_automatic_masks(full_server, protocol):
+    client = RawClient(full_server, protocol)
+    # Every candidate of 8 x 8 points: 192 bitmaps of 116 kB.
+    everything = json.dumps(
+        {
+            "points_per_side": 8,
+            "pred_iou_thresh": 0,
+            "stability_score_thresh": 0,
+            "box_nms_thresh": 1,
+        }
+    )
+    tensors = {"image": COINS, "parameters": bytes_tensor(everything.encode())}
+    with pytest.raises(RefusedError) as refused:
+        client.infer("sam2_automask", **tensors, mask_format=bytes_tensor(b"bitmap"))
+    assert refused.value.status == "UNAVAILABLE"
+    assert "no shared memory left" in refused.value.message
+    assert full_server.state["shm_prefix"] not in refused.value.message
+    found = client.infer("sam2_automask", ["masks_rle"], **tensors)["masks_rle"]
+    assert len(found) > 8_000_000 // (303 * 384), "the refused answer would have been too small"

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
 from automask_metrics import AutomaskMetrics
 from automask_settings import parse_settings
 from event_loop import EventLoop
@@ -47,6 +48,7 @@ REFUSALS = {
     InvalidTextError: (None, "INVALID_ARG"),
     OverloadedError: ("overloaded", "UNAVAILABLE"),
     ServerStoppingError: (None, "UNAVAILABLE"),
+    NoSharedMemoryError: (None, "UNAVAILABLE"),
     RetiredEmbeddingError: (None, "NOT_FOUND"),
 }
 
