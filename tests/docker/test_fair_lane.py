@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from fair_lane import FairLane, LaneFullError, Place, Steps, take_on
 
-PATIENCE_SECONDS = 30
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture

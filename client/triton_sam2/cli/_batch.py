@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from triton_sam2._errors import InvalidInputError
-from triton_sam2.cli._batch_all import run_all
+from triton_sam2.cli._batch_all import Batch
 from triton_sam2.cli._batch_images import ImageFiles, find_images
-from triton_sam2.cli._batch_journal import Journal, complete_path, journal_path
+from triton_sam2.cli._batch_journal import complete_path, journal_path
 from triton_sam2.cli._batch_prompt_file import read_prompt_file
 from triton_sam2.cli._batch_prompts import PromptFile
 from triton_sam2.cli._batch_run import Job, make_jobs, overlay_path, run_job
@@ -24,9 +24,7 @@ from triton_sam2.cli._connection import (
     TimeoutOption,
     TlsOption,
     UrlOption,
-    print_json,
 )
-from triton_sam2.cli._exit_codes import EXIT_ERROR
 from triton_sam2.cli._outputs import check_files, check_folder
 
 
@@ -97,40 +95,13 @@ def batch(
     # Whatever makes a result what it is: the images' own folder, what to do with them, where it goes.
     options = [multimask, skip_crowds, str(overlays and overlays.absolute())]
     prompts_hash = hashlib.sha256(prompts.read_bytes()).hexdigest()
-    journal = Journal(output, json.dumps([str(Path(images).absolute()), prompts_hash, options]))
-    done = {
-        job.name: entries
-        for job in jobs
-        if (entries := journal.entries(job.name, job.path)) is not None
-    }
-    resumed = len(done)
-    try:
-        with Connection(url, timeout, header, tls).client() as client:
-            open_jobs = [job for job in jobs if job.name not in done]
-            errors = run_all(
-                open_jobs, journal, done, partial(run_job, client, multimask=multimask), concurrency
-            )
-        entries = [entry for job in jobs for entry in done.get(job.name, [])]
-        journal.finish(output, entries)
-    except BaseException:
-        journal.close()
-        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
-        raise
-    summary = {
-        "results": str(output),
-        "images": len(jobs) - len(errors),
-        "resumed": resumed,
-        "objects": len(entries),
-        "errors": {name: str(error) for name, error in sorted(errors.items())},
-    }
-    if as_json:
-        print_json(summary)
-    else:
-        before = f", {resumed} of them before" if resumed else ""
-        typer.echo(f"{summary['images']} images{before}, {len(entries)} objects: {output}")
-    if errors:
-        typer.echo(f"{len(errors)} images failed", err=True)
-        raise typer.Exit(EXIT_ERROR)
+    description = json.dumps([str(Path(images).absolute()), prompts_hash, options])
+    Batch(jobs, output, description, "objects").run(
+        Connection(url, timeout, header, tls),
+        partial(run_job, multimask=multimask),
+        concurrency,
+        as_json,
+    )
 
 
 def _own_files(prompts: Path, output: Path, overlays: Path | None) -> Callable[[Path], bool]:

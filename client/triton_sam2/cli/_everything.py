@@ -13,9 +13,9 @@ from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import InvalidInputError
 from triton_sam2._inputs.images import image_file_bytes
 from triton_sam2._results.generated import GeneratedMasks
-from triton_sam2.cli._batch_all import JobResult, run_all
+from triton_sam2.cli._batch_all import Batch, JobResult
 from triton_sam2.cli._batch_images import find_images
-from triton_sam2.cli._batch_journal import Journal, complete_path, file_identity, journal_path
+from triton_sam2.cli._batch_journal import complete_path, file_identity, journal_path
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -23,9 +23,7 @@ from triton_sam2.cli._connection import (
     TimeoutOption,
     TlsOption,
     UrlOption,
-    print_json,
 )
-from triton_sam2.cli._exit_codes import EXIT_ERROR
 from triton_sam2.cli._outputs import check_files, check_folder, check_picture_ending, save_picture
 
 
@@ -91,39 +89,13 @@ def everything(
     jobs = _plan(images, output, overlay, labels)
     targets = [str(target and target.absolute()) for target in (overlay, labels)]
     sources = [str(Path(source).absolute()) for source in images]
-    journal = Journal(output, json.dumps([sources, parameters, targets], sort_keys=True))
-    done = {
-        job.name: entries
-        for job in jobs
-        if (entries := journal.entries(job.name, job.path)) is not None
-    }
-    resumed = len(done)
-    try:
-        with Connection(url, timeout, header, tls).client() as client:
-            open_jobs = [job for job in jobs if job.name not in done]
-            run = partial(run_everything, client, parameters=parameters)
-            errors = run_all(open_jobs, journal, done, run, concurrency)
-        entries = [entry for job in jobs for entry in done.get(job.name, [])]
-        journal.finish(output, entries)
-    except BaseException:
-        journal.close()
-        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
-        raise
-    summary = {
-        "results": str(output),
-        "images": len(jobs) - len(errors),
-        "resumed": resumed,
-        "masks": len(entries),
-        "errors": {name: str(error) for name, error in sorted(errors.items())},
-    }
-    if as_json:
-        print_json(summary)
-    else:
-        before = f", {resumed} of them before" if resumed else ""
-        typer.echo(f"{summary['images']} images{before}, {len(entries)} masks: {output}")
-    if errors:
-        typer.echo(f"{len(errors)} images failed", err=True)
-        raise typer.Exit(EXIT_ERROR)
+    description = json.dumps([sources, parameters, targets], sort_keys=True)
+    Batch(jobs, output, description, "masks").run(
+        Connection(url, timeout, header, tls),
+        partial(run_everything, parameters=parameters),
+        concurrency,
+        as_json,
+    )
 
 
 def run_everything(
