@@ -9,6 +9,12 @@ from export.errors import RepositoryError
 
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+VIDEO_FILES = (
+    "memory_attention.onnx",
+    "video_decoder.onnx",
+    "memory_encoder.onnx",
+    "mask_prompt.onnx",
+)
 
 _NEEDED = ("fingerprint", "image_size", "embed_channels")
 _TRITON_TYPES = {
