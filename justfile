@@ -13,18 +13,22 @@ default:
     @just --list --unsorted
 
 # Create .venv with everything that development needs (the other recipes install what they need themselves)
+[group('start')]
 setup: (_install "client,server,export,dev")
     @echo "Ready: .venv"
 
 # From a fresh clone to a picture: serve the small model in the box, segment a photograph, write demo-output/
+[group('start')]
 demo: (_install "client,server")
-    {{ python }} client/examples/demo.py
+    {{ python }} -m demo
 
 # Download Meta's checkpoint of a size (tiny, small, base_plus, large) into checkpoints/
+[group('models')]
 download size *args: (_install "client,server,export")
     {{ python }} -m export.download "$@"
 
 # Turn a size's checkpoint into model_repository/, downloading it first (options: just export tiny --help)
+[group('models')]
 export size *args: (_install "client,server,export")
     case " $* " in \
         *" --checkpoint"* | *" --random-weights"* | *" --help "*) ;; \
@@ -32,103 +36,132 @@ export size *args: (_install "client,server,export")
     esac
     {{ python }} -m export --size "$@"
 
+# Train the small model in the box anew (options: just train-demo --help)
+[group('models')]
+train-demo *args: (_install "client,server,export,dev")
+    {{ python }} -m export.demo_model.train "$@"
+
+# Write the small model's ONNX files from its weights
+[group('models')]
+export-demo: (_install "client,server,export,dev")
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
+
+# Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
+[group('models')]
+evaluate-demo *args: (_install "client,server,export,dev")
+    {{ python }} -m export.demo_model.evaluate "$@"
+
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
+[group('server')]
 serve *args: (_install "client,server")
     {{ python }} -m sam2_server serve "$@"
 
 # Start the server on the small model in the box
+[group('server')]
 serve-demo *args: (_install "client,server")
     {{ python }} -m export.repository --onnx-dir export/demo_model/onnx --output-dir .demo_repository
     {{ python }} -m sam2_server serve --model-repository .demo_repository "$@"
 
 # Stop the server that `just serve` started here
+[group('server')]
 stop *args: (_install "client,server")
     {{ python }} -m sam2_server stop "$@"
 
 # Say what runs, and whether it answers a real call
+[group('server')]
 status *args: (_install "client,server")
     {{ python }} -m sam2_server status "$@"
 
 # Segment an image: just segment photo.jpg --point 320,240 -o mask.png --overlay overlay.png
+[group('server')]
 segment *args: (_install "client")
     .venv/bin/triton-sam2 segment "$@"
 
 # All tests, against a real server (arguments go to pytest)
+[group('development')]
 test *args: (_install "client,server,export,dev")
     {{ python }} -m pytest "$@"
 
 # The quick tests: no slow ones, no server, under a minute
+[group('development')]
 test-fast *args: (_install "client,server,export,dev")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
+# Install what some tests want besides Python packages (nginx, promtool, Go, …); Debian and Ubuntu, as root
+[group('development')]
+test-tools *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.tools "$@"
+
 # Lint, formatting and types
+[group('development')]
 lint: (_install "client,server,export,dev")
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
 
 # Mend what lint can mend by itself
+[group('development')]
 fix: (_install "client,server,export,dev")
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
+# Remove what the recipes made here, except checkpoints
+[group('development')]
+clean:
+    rm -rf .venv .run .demo_repository demo-output model_repository
+
 # Latencies and bytes of a cold call and a cached click, against a client that does it the old way
+[group('measurements')]
 bench *args: (_install "client,server,export,dev")
     {{ python }} tests/bench/bench.py "$@"
 
 # Cached clicks alone and beside a slow encode: latencies and their ratio
+[group('measurements')]
 bench-clicks: (_install "client,server,export,dev")
     {{ python }} tests/bench/clicks_during_encode.py
 
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
+[group('measurements')]
 stress *args: (_install "client,server,export,dev")
     {{ python }} -m tests.client.stress "$@"
 
 # Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
+[group('measurements')]
 soak *args: (_install "client,server,export,dev")
     {{ python }} tests/soak/soak.py "$@"
 
-# Train the small model in the box anew (options: just train-demo --help)
-train-demo *args: (_install "client,server,export,dev")
-    {{ python }} -m export.demo_model.train "$@"
-
-# Write the small model's ONNX files from its weights
-export-demo: (_install "client,server,export,dev")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
-
-# Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
-evaluate-demo *args: (_install "client,server,export,dev")
-    {{ python }} -m export.demo_model.evaluate "$@"
-
-# Remove what the recipes made here, except checkpoints
-clean:
-    rm -rf .venv .run .demo_repository demo-output model_repository
-
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
+[group('deployment')]
 deploy *args: (_install "client,server,export")
     {{ python }} -m deploy up "$@"
 
 # Stop and remove the containers; --purge also removes models, keys and volumes
+[group('deployment')]
 undeploy *args: (_install "client,server")
     {{ python }} -m deploy down "$@"
 
 # What the containers say (Ctrl-C ends it)
+[group('deployment')]
 logs *args: (_install "client,server")
     {{ python }} -m deploy logs "$@"
 
 # Put another size into the running deployment without downtime
+[group('deployment')]
 reload *args: (_install "client,server,export")
     {{ python }} -m deploy reload "$@"
 
 # On a GPU machine: CUDA and TensorRT against FP32; fails on a wrong mask (options: just gpu-check --help)
+[group('deployment')]
 gpu-check *args: (_install "client,server,export")
     {{ python }} -m gpu_check "$@"
 
 # Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+[group('deployment')]
 test-image: (_install "client,server")
     docker/test-image.sh
 
 # With Docker or Podman: a deployment under a name of its own, all of it tried, reloaded under traffic, removed
+[group('deployment')]
 test-deploy *args: (_install "client,server,export,dev")
     {{ python }} -m pytest -s --timeout 3600 tests/engine/deployment.py "$@"
 

@@ -1,5 +1,7 @@
 """Memory attention as one graph: a frame's features, conditioned on what is remembered of B objects."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,7 +90,8 @@ class MemoryAttentionGraph(nn.Module):
         )
         x = image_embed.float().reshape(1, self.width, -1).transpose(1, 2) + self.frame_position
         # One frame for all objects, until the first cross-attention tells them apart.
-        for block in self.blocks:
+        for module in self.blocks:
+            block: Any = module
             x = x + self._within_frame(block, x)
             x = x + self._to_memory(block, x, keys, values, pointer_keys)
             normed = layer_norm(block.norm3, x)
@@ -112,8 +115,8 @@ class MemoryAttentionGraph(nn.Module):
         memory = maskmem_features.float().reshape(objects, -1, depth, area).transpose(2, 3)
         times = self.memory_times[maskmem_tpos]
         keys = memory + self.memory_position + times.unsqueeze(2)
-        # A pointer of C channels is C/D tokens. They are a set as well, so no interleaving is needed, and with
-        # it no reshape that an empty tensor could confuse.
+        # A pointer of C channels is C/D tokens. They are a set as well, so no interleaving is needed,
+        # and with it no reshape that an empty tensor could confuse.
         parts = self.width // depth
         pointers = torch.cat(torch.split(obj_ptrs, depth, dim=2), dim=1)
         angle = obj_ptr_offsets.unsqueeze(2) / self.periods
@@ -142,7 +145,7 @@ class MemoryAttentionGraph(nn.Module):
         return fp32(dense(attn.o_proj, attend(query, key, dense(attn.v_proj, values))))
 
     def _rotated(self, x: Tensor) -> Tensor:
-        """Rotary encoding of [..., hw, C] whose channels are all first and then all second ones of the pairs."""
+        """Rotary encoding of [..., hw, C]: the pairs' first channels, then their second ones."""
         first, second = torch.split(fp32(x), self.width // 2, dim=-1)
         turned = torch.cat(
             [
@@ -161,7 +164,8 @@ class _Block(nn.Module):
         super().__init__()
         self.self_attn, self.cross_attn = layer.self_attn, layer.cross_attn_image
         self.self_query, self.self_key = (
-            pairs_apart(projection) for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+            pairs_apart(projection)
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj)
         )
         self.cross_query, self.cross_key = (
             pairs_apart(projection)

@@ -44,7 +44,7 @@ class VideoDecoderGraph(DecoderSteps):
         """Decode B objects of one frame.
 
         Args:
-            image_embed: FP16 [B, C, S/16, S/16], or [1, …] for all: the frame's features, or conditioned ones.
+            image_embed: FP16 [B, C, S/16, S/16], or [1, …] for all: as encoded, or conditioned.
             high_res_feats_0: FP16 [1, C/8, S/4, S/4].
             high_res_feats_1: FP16 [1, C/4, S/8, S/8].
             encoder_fingerprint: INT64 [1, 1], of the frame's features.
@@ -79,9 +79,7 @@ class VideoDecoderGraph(DecoderSteps):
         token = torch.where(of_three, best, single)
 
         masks = (planes * _one_of_four(plane)[:, :, None, None]).sum(dim=1, keepdim=True)
-        masks = torch.where(
-            present[:, :, None, None], masks, torch.full_like(masks, ABSENT_LOGIT)
-        )
+        masks = torch.where(present[:, :, None, None], masks, torch.full_like(masks, ABSENT_LOGIT))
         chosen = (tokens[:, 2:6] * _one_of_four(token)[:, :, None]).sum(dim=1)
         pointers = fp32(feed_forward(self.pointer_head, chosen))
         there = present & (object_present.view(-1, 1) > 0.5)

@@ -72,9 +72,7 @@ def video_config(image: Sam2Config, memory: Mapping[str, Any], source: str) -> S
         # Named after the image model; the contents are the same.
         del parts[name]["model_type"]
     sized = {"image_size": size, "memory_attention_rope_feat_sizes": [size // 16, size // 16]}
-    config = Sam2VideoConfig(
-        vision_config=image.vision_config, **parts, **{**memory, **sized}
-    )
+    config = Sam2VideoConfig(vision_config=image.vision_config, **parts, **{**memory, **sized})
     width = int(image.vision_config.fpn_hidden_size)
     expected = {**_FIXED, **dict.fromkeys(_WIDTHS, width)}
     wrong = [
@@ -102,7 +100,9 @@ def video_model(config: Sam2VideoConfig) -> Sam2VideoModel:
     depth = memory_channels_of(config)
     for layer in model.memory_attention.layers:
         attention = layer.cross_attn_image
-        if attention.kv_in_dim != depth:  # transformers builds it for 64 channels, whatever the configuration
+        if (
+            attention.kv_in_dim != depth
+        ):  # transformers builds it for 64 channels, whatever the configuration
             attention.kv_in_dim = depth
             attention.k_proj = nn.Linear(depth, attention.internal_dim)
             attention.v_proj = nn.Linear(depth, attention.internal_dim)

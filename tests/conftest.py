@@ -1,11 +1,34 @@
 """One real server for the session, with the small model in the box."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import pytest
+# Before any test imports them: these report to their makers unless told otherwise.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+import pytest
+from hypothesis import settings
+
+from tests import tools
 from tests.running_server import ROOT, RunningServer
+
+# An example may take as long as it takes: no test counts on this machine's speed.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Below pytest's own summary, one line: what was skipped here, and what brings it."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    reasons = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", [])]
+    if line := tools.skipped_line([reason.removeprefix("Skipped: ") for reason in reasons]):
+        reporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,9 @@ def up(
         int | None,
         typer.Option(help="Edge of the square the model sees. Default: the checkpoint's own."),
     ] = None,
+    no_video: Annotated[
+        bool, typer.Option("--no-video", help="Images alone: no models for tracking through video.")
+    ] = False,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
@@ -79,6 +82,7 @@ def up(
         profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
         image_size=image_size,
+        video=not no_video,
     )
     deploy_dir = DeployDir(directory)
     try:

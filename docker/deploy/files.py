@@ -35,6 +35,7 @@ class Deployment:
     profiles: list[str] = field(default_factory=list)
     tls_hosts: list[str] = field(default_factory=lambda: ["localhost", "127.0.0.1"])
     image_size: int | None = None  # None: the checkpoint's own
+    video: bool = True  # False: images alone, nothing of tracking is exported or loaded
 
     @property
     def precision(self) -> str:

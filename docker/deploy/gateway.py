@@ -14,7 +14,12 @@ REFUSALS = {
     404: (12, "the gateway passes inference, health and metadata of sam2 and sam2_embedding only"),
     411: (3, "send Content-Length, or Inference-Header-Content-Length with the length of the JSON"),
     413: (8, "the request is larger than the gateway allows"),
+    415: (
+        12,
+        "send it uncompressed: no Content-Encoding, no grpc-encoding; the gateway measures bodies",
+    ),
     429: (14, "too many requests for this API key; try again later"),
+    501: (12, "the gateway passes no streams, whose messages it cannot count; call ModelInfer"),
     503: (14, "the server does not answer; try again later"),
 }
 API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -76,6 +81,7 @@ def _refusal(status: int) -> str:
             default_type application/grpc;
             add_header grpc-status {grpc_status} always;
             add_header grpc-message "{message}" always;
+            add_header grpc-accept-encoding identity always;
             return 204;
         }}
 """
@@ -83,6 +89,7 @@ def _refusal(status: int) -> str:
 
 def render_api_keys(keys: dict[str, str]) -> str:
     """The map's lines for client name ► key; raises ValueError where one could break out of them."""
+    names: dict[str, str] = {}
     for name, key in keys.items():
         if not CLIENT_NAME.fullmatch(name):
             raise ValueError(f"client name: expected {CLIENT_NAME.pattern}; got {name!r}")
@@ -90,7 +97,13 @@ def render_api_keys(keys: dict[str, str]) -> str:
             raise ValueError(
                 f"API key of {name}: expected {API_KEY.pattern}; got {len(key)} characters"
             )
-    return "".join(f'"{key}" "{name}";\n' for name, key in keys.items())
+        if key in names:
+            raise ValueError(
+                f"API key of {name}: expected one of its own; got that of {names[key]}"
+            )
+        names[key] = name
+    # Patterns, because nginx looks up plain strings regardless of case. API_KEY leaves nothing to escape.
+    return "".join(f'"~^{key}$" "{name}";\n' for name, key in keys.items())
 
 
 def read_api_keys(text: str) -> dict[str, str]:

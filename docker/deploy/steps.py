@@ -28,14 +28,19 @@ def stage_repository(
     With a `checkpoint` (Meta's .pt file, a Hugging Face directory or id), nothing is downloaded from Meta.
     """
     shutil.rmtree(directory.staged, ignore_errors=True)
+    images_alone = () if deployment.video else ("--no-video",)
     if deployment.size == "demo":
-        _python("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged)
+        _python(
+            *("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged),
+            *images_alone,
+        )
     else:
         if checkpoint is None:
             _python("export.download", deployment.size)
         _python(
             *("export", *_weights(deployment.size, checkpoint)),
             *("--precision", deployment.precision),
+            *images_alone,
             *("--output-dir", directory.staged, "--device", _export_device(deployment)),
             *(
                 ()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 from triton_sam2._errors import ImageNotFoundError, InvalidInputError
-from triton_sam2._rpc import InferRequest, Tensors, bytes_tensor
+from triton_sam2._transports.rpc import InferRequest, Tensors, bytes_tensor
 
 LOW_RES_SIDE = 16
 
@@ -42,6 +42,8 @@ class FakeSam:
             if self.sizes.pop(image_id, None) is None:
                 raise ImageNotFoundError(f"image_id {image_id!r} is unknown")
             return {"cached_image_id": bytes_tensor(image_id)}
+        if request.model == "sam2" and set(request.outputs) <= {"cached_image_id", "original_hw"}:
+            raise InvalidInputError("unexpected deadlock, at least one output is not set")
         image_id = self._cache(request)
         height, width = self.sizes[image_id]
         answer = {
@@ -64,6 +66,8 @@ class FakeSam:
         image_id = image_id or f"sha256:{hashlib.sha256(content).hexdigest()}"
         try:
             width, height = Image.open(io.BytesIO(content)).size
+            if Image.open(io.BytesIO(content)).getexif().get(0x0112, 1) >= 5:  # lies on its side
+                width, height = height, width
         except OSError as error:
             raise InvalidInputError("image: not an image file") from error
         self.encodes[image_id] += image_id not in self.sizes
@@ -91,6 +95,10 @@ class AsyncFakeSam(FakeSam):
 def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]:
     """Every format, for the objects of a request."""
     inputs = request.inputs
+    if not {"box", "point_coords", "mask_input"} & set(inputs):
+        raise InvalidInputError("expected a prompt")
+    if "point_coords" in inputs and 0 in inputs["point_coords"].shape:
+        raise InvalidInputError("point_coords: expected 1 to 1024 points per object, got 0")
     planes = 3 if "multimask_output" in inputs else 1
     if "box" in inputs:
         boxes = inputs["box"]

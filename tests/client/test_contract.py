@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from triton_sam2 import SAM2TritonClient
-from triton_sam2._rpc import InferRequest, Tensors
+from triton_sam2._transports.rpc import InferRequest, Tensors
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 

@@ -79,6 +79,12 @@ class CacheAgainstNaiveModel(RuleBasedStateMachine):
                 image["names"].remove(name)
         target["names"] = [*target["names"], name][-MAX_NAMES:]
 
+    @rule(name=st.sampled_from(NAMES))
+    def unname(self, name):
+        self.cache.unname(name)
+        for image in self.kept:
+            image["names"] = [kept for kept in image["names"] if kept != name]
+
     @rule(digest=st.sampled_from(DIGESTS))
     def forget(self, digest):
         assert self.cache.forget(digest) == (self.find(digest) is not None)

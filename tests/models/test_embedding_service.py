@@ -48,6 +48,7 @@ class Encoder:
 def service_of(encoder: Encoder, **limits: int) -> EmbeddingService:
     cache = EmbeddingCache(CacheLimits(100_000, 60, 4), lambda: 0.0)
     defaults = {
+        "max_image_bytes": 1 << 20,
         "max_image_id_bytes": 80,
         "max_concurrent_encodes": 2,
         "max_pending_encodes": 4,
@@ -61,7 +62,7 @@ def mark(found) -> int:
 
 
 def run(scenario):
-    asyncio.run(asyncio.wait_for(scenario, 10))
+    asyncio.run(asyncio.wait_for(scenario, 120))
 
 
 async def until(condition) -> None:

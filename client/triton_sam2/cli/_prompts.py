@@ -13,6 +13,11 @@ class PromptOptions:
     point_labels: list[list[int]] | None
     box: list[list[float]] | None
 
+    @property
+    def objects(self) -> int:
+        """How many objects these prompts are for."""
+        return len(self.point_labels or self.box or [])
+
 
 def read_prompts(points: list[str], boxes: list[str]) -> PromptOptions:
     """Read `--point X,Y[,LABEL[,OBJECT]]` and `--box X0,Y0,X1,Y1` options.
@@ -31,15 +36,15 @@ def read_prompts(points: list[str], boxes: list[str]) -> PromptOptions:
     box_rows = [_numbers(text, "--box", (4,), "X0,Y0,X1,Y1") for text in boxes]
     if not coords and not box_rows:
         raise InvalidInputError("give at least one --point X,Y or --box X0,Y0,X1,Y1")
-    objects = range(1, max(max(coords, default=0), len(box_rows)) + 1)
-    if box_rows and len(box_rows) != len(objects):
+    highest = max(coords, default=0)  # any number that was typed: counted with, never counted up to
+    if box_rows and highest > len(box_rows):
         raise InvalidInputError(
-            f"--box: {len(box_rows)} boxes for {len(objects)} objects; give every object a box, or none"
+            f"--box: {len(box_rows)} boxes for {highest} objects; give every object a box, or none"
         )
-    if not box_rows:
-        without = [index for index in objects if index not in coords]
-        if without:
-            raise InvalidInputError(f"--point: no point for object {without[0]}")
+    if not box_rows and highest > len(coords):
+        without = next(index for index in range(1, highest) if index not in coords)
+        raise InvalidInputError(f"--point: no point for object {without}, yet one for {highest}")
+    objects = range(1, max(highest, len(box_rows)) + 1)
     return PromptOptions(
         [coords.get(index, []) for index in objects] if coords else None,
         [labels.get(index, []) for index in objects] if coords else None,

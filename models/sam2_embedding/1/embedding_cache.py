@@ -146,6 +146,12 @@ class EmbeddingCache:
             oldest, _ = entry.names.popitem(last=False)
             del self._digest_of_name[oldest]
 
+    def unname(self, name: str) -> None:
+        """Takes a name from the image that has it, if any has."""
+        digest = self._digest_of_name.pop(name, None)
+        if digest is not None:
+            del self._entries[digest].names[name]
+
     def resolve(self, image_id: str) -> str | None:
         """The digest that an id stands for; None where no kept image has that id."""
         if image_id.startswith(CONTENT_ID_PREFIX):

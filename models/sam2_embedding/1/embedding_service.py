@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from embedding_cache import CONTENT_ID_PREFIX, EmbeddingCache, ImageEmbedding
+from pending_names import PendingNames
 
 # Hashing less than this takes well under a millisecond: not worth a thread.
 HASH_INLINE_BYTES = 1 << 18
@@ -30,8 +31,9 @@ class OverloadedError(RuntimeError):
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """Longest image id in bytes, and how many images (and bytes of them) may be encoded or wait for it."""
+    """Longest image id and image file in bytes, and how many images (and bytes) may be encoded or wait."""
 
+    max_image_bytes: int
     max_image_id_bytes: int
     max_concurrent_encodes: int
     max_pending_encodes: int
@@ -73,7 +75,7 @@ class EmbeddingService:
 
     An encode belongs to nobody: a caller that is cancelled leaves it running, and its result ends in the
     cache. A name is given to an image once its encode has succeeded, so that a broken file never takes an
-    id from a good image; until then requests by that name wait for the newer image.
+    id from a good image, encoded or not; until then requests by that name wait for the newest image.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class EmbeddingService:
         self._limits = limits
         self._encoders = asyncio.Semaphore(limits.max_concurrent_encodes)
         self._flights: dict[str, _Flight] = {}
-        self._digest_of_pending_name: dict[str, str] = {}
+        self._pending_names = PendingNames()
         self.counts = ServiceCounts()
 
     @property
@@ -98,13 +100,20 @@ class EmbeddingService:
         """Embeddings for image bytes, for an id, or for both (then the id becomes that image's name).
 
         Raises:
-            InvalidRequestError: neither was given, an unusable id, or a content id of other bytes.
+            InvalidRequestError: neither was given, too large an image, an unusable id, or a content id of
+                other bytes.
             ImageNotFoundError: an id alone that stands for nothing.
             OverloadedError: the image needs an encode and too many are pending.
         """
         if image_id is not None:
             self._check_id(image_id)
         if image is not None:
+            # Before it is hashed and copied: sam2_preprocess, which has the same limit, comes after both.
+            if len(image) > self._limits.max_image_bytes:
+                raise InvalidRequestError(
+                    f"image: expected at most {self._limits.max_image_bytes} bytes (max_image_bytes), got"
+                    f" {len(image)}"
+                )
             return await self._find_by_content(image, image_id)
         if image_id is not None:
             return await self._find_by_id(image_id)
@@ -124,8 +133,9 @@ class EmbeddingService:
         self._cache.forget(digest)
         if (flight := self._flights.get(digest)) is not None:
             flight.keep = False
-        for name in [n for n, d in self._digest_of_pending_name.items() if d == digest]:
-            del self._digest_of_pending_name[name]
+        # Nor do its names fall back to images that it would have taken them from.
+        for name in self._pending_names.granted(digest):
+            self._cache.unname(name)
 
     async def _find_by_content(self, image: bytes, image_id: str | None) -> Found:
         digest = await _sha256(image)
@@ -144,7 +154,7 @@ class EmbeddingService:
             self.counts.hits += 1
             if image_id is not None:
                 # This image came under the name later than any that is still being encoded.
-                self._digest_of_pending_name.pop(image_id, None)
+                self._pending_names.settle(image_id)
                 self._cache.name(image_id, digest)
             return Found(embedding, image_id or content_id)
         flight = self._flights.get(digest)
@@ -155,7 +165,7 @@ class EmbeddingService:
             self.counts.joined += 1
         self.counts.misses += 1
         if image_id is not None and image_id != content_id:
-            self._digest_of_pending_name[image_id] = digest
+            self._pending_names.claim(image_id, digest)
         # The shield keeps one caller's cancellation from taking the encode away from the others.
         return Found(await asyncio.shield(flight.task), image_id or content_id)
 
@@ -178,7 +188,7 @@ class EmbeddingService:
         )
 
     def _resolve(self, image_id: str) -> str | None:
-        pending = self._digest_of_pending_name.get(image_id)
+        pending = self._pending_names.latest(image_id)
         if pending is not None:
             return pending
         kept = self._cache.resolve(image_id)
@@ -206,22 +216,24 @@ class EmbeddingService:
         return flight
 
     async def _fly(self, digest: str, image: bytes) -> ImageEmbedding:
-        embedding = None
         try:
             async with self._encoders:
                 self.counts.encodes += 1
                 embedding = await self._encode(image)
-            return embedding
-        finally:
-            if embedding is None:
-                self.counts.failed_encodes += 1
-            flight = self._flights.pop(digest)
-            names = [n for n, d in self._digest_of_pending_name.items() if d == digest]
-            for name in names:
-                del self._digest_of_pending_name[name]
-            if embedding is not None and flight.keep and self._cache.put(digest, embedding):
-                for name in names:
-                    self._cache.name(name, digest)
+        except BaseException:
+            self.counts.failed_encodes += 1
+            self._pending_names.failed(digest)
+            del self._flights[digest]
+            raise
+        flight = self._flights.pop(digest)
+        names = self._pending_names.granted(digest)
+        kept = flight.keep and self._cache.put(digest, embedding)
+        for name in names:
+            if kept:
+                self._cache.name(name, digest)
+            else:
+                self._cache.unname(name)
+        return embedding
 
     def _check_id(self, image_id: str) -> None:
         length_bytes = len(image_id.encode())

@@ -15,6 +15,39 @@ STABILITY_DELTA = 0.05
 STABILITY_THRESHOLD = 0.98
 
 
+class InvalidPlanesError(ValueError):
+    """The decoder's planes cannot be used; the message names the tensor, what was expected and what came."""
+
+
+def check_planes(
+    plane_logits: FloatArray,
+    plane_ious: FloatArray,
+    original_hw: tuple[int, int],
+    max_image_pixels: int,
+) -> None:
+    """Holds what came with the planes against each other: a client may call the model directly.
+
+    Raises:
+        InvalidPlanesError: no objects, unequal B, numbers that are not finite, or an image that cannot be.
+    """
+    objects = len(plane_logits)
+    if objects < 1:
+        raise InvalidPlanesError("plane_logits: expected at least 1 object (B), got 0")
+    if len(plane_ious) != objects:
+        raise InvalidPlanesError(
+            f"plane_ious: expected {objects} objects (B) as plane_logits has, got {len(plane_ious)}"
+        )
+    for name, values in (("plane_logits", plane_logits), ("plane_ious", plane_ious)):
+        if not np.isfinite(values).all():
+            raise InvalidPlanesError(f"{name}: expected finite numbers, got others")
+    height, width = original_hw
+    if height < 1 or width < 1 or height * width > max_image_pixels:
+        raise InvalidPlanesError(
+            f"original_hw: expected a height and a width of at least 1 and at most {max_image_pixels}"
+            f" pixels together (max_image_pixels), got {height} x {width}"
+        )
+
+
 def select_planes(
     plane_logits: FloatArray, plane_ious: FloatArray, multimask_output: bool
 ) -> tuple[FloatArray, FloatArray]:

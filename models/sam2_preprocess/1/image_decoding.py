@@ -2,62 +2,92 @@
 
 from __future__ import annotations
 
-import io
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from image_errors import InvalidImageError, StructureLimits, check_length, check_size
+from image_files import recognise, refuse_several, without_metadata
+from PIL import Image
+from pillow_decoding import decode_samples, read_header, to_rgb
+from tiff_samples import decode_tiff
 
-# Pillow's plugins for what we promise to read. Nothing else is ever tried on bytes from the wire.
-ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# What the JPEG plugin calls a phone's JPEG with further pictures (depth, thumbnail) behind the first.
-MULTI_PICTURE_JPEG = "MPO"
-SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-UNSUPPORTED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
+__all__ = [
+    "RESAMPLES",
+    "InvalidImageError",
+    "Resample",
+    "StructureLimits",
+    "decode_image",
+    "resize_to_square",
+]
 
+# What each EXIF orientation asks of the stored pixels to become upright.
+TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Resample = Literal["bilinear", "bicubic"]
+RESAMPLES: tuple[Resample, ...] = ("bilinear", "bicubic")
 UInt8Array = npt.NDArray[np.uint8]
 
 
-class InvalidImageError(ValueError):
-    """The image cannot be used; the message names the tensor, what was expected and what came."""
-
-
-def decode_image(data: bytes, max_image_bytes: int, max_image_pixels: int) -> Image.Image:
+def decode_image(
+    data: bytes,
+    max_image_bytes: int,
+    max_image_pixels: int,
+    limits: StructureLimits | None = None,
+) -> Image.Image:
     """Decodes an encoded image file into an upright (EXIF-oriented) picture of mode RGB.
 
-    Size limits are checked before memory is spent: the file's by its length, the picture's by its header.
-    Alpha is dropped and 16-bit samples are scaled to 8 bits over their full range.
+    Size and structure limits are checked before memory or time is spent: the file's by its length, the
+    picture's by its header, scans and directories by counting them. Alpha is dropped; samples of other
+    than 8 bits are scaled over their full range. Metadata are not looked at but for the orientation.
 
     Raises:
-        InvalidImageError: empty, too large, not an accepted format, broken, or animated.
+        InvalidImageError: empty, too large, not an accepted format, a layout that is not read, broken,
+            animated, or more than the memory holds.
     """
-    if not data:
-        raise InvalidImageError("image: expected the bytes of an image file, got 0 bytes")
-    if len(data) > max_image_bytes:
-        raise InvalidImageError(
-            f"image: expected at most {max_image_bytes} bytes (max_image_bytes), got {len(data)}"
-        )
-    picture = _open(data)
-    _check_header(picture, max_image_pixels)
+    check_length(len(data), max_image_bytes)
+    limits = limits or StructureLimits()
+    file_format = recognise(data)
     try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-    except MemoryError:
-        raise
-    except Exception as error:
+        if file_format == "TIFF":
+            picture, orientation = decode_tiff(data, max_image_pixels, limits)
+        else:
+            picture, orientation = _decode(file_format, data, max_image_pixels, limits)
+        turn = TO_UPRIGHT.get(orientation)
+        return picture if turn is None else picture.transpose(turn)
+    except MemoryError as error:
         raise InvalidImageError(
-            f"image: expected a complete {picture.format} file, got one that does not decode: {error}"
+            f"image: expected a picture that the memory for decoding holds, got a {file_format} file that"
+            " needs more"
         ) from error
-    return _to_rgb(upright)
 
 
-def resize_to_square(picture: Image.Image, side: int) -> UInt8Array:
-    """Squashes an RGB picture to uint8 [3, side, side] with an antialiased bilinear filter.
+def resize_to_square(
+    picture: Image.Image, side: int, resample: Resample = "bilinear"
+) -> UInt8Array:
+    """Squashes an RGB picture to uint8 [3, side, side] with an antialiased filter.
 
-    Source: `SAM2Transforms` of the SAM 2 repository resizes the same way, in floating point. So does this,
-    and it rounds once, at the end: Pillow's own resize of 8-bit pictures rounds between its two passes
+    bilinear: source `SAM2Transforms` of the SAM 2 repository, which resizes images in floating point. So does
+    this, and it rounds once, at the end: Pillow's own resize of 8-bit pictures rounds between its two passes
     too, which costs two to three times the error in the masks.
+    bicubic: Pillow's own resize of the 8-bit picture, as the SAM 2 repository resizes a video's frames.
+
+    Raises:
+        ValueError: another filter.
     """
+    if resample == "bicubic":
+        square = picture.resize((side, side), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    if resample != "bilinear":
+        raise ValueError(f"resample: expected one of {', '.join(RESAMPLES)}, got {resample!r}")
     planes = (
         channel.convert("F").resize((side, side), Image.Resampling.BILINEAR)
         for channel in picture.split()
@@ -65,49 +95,14 @@ def resize_to_square(picture: Image.Image, side: int) -> UInt8Array:
     return np.stack([np.rint(np.asarray(plane)).astype(np.uint8) for plane in planes])
 
 
-def _open(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
-    except UnidentifiedImageError as error:
-        raise InvalidImageError(
-            f"image: expected a JPEG, PNG, WebP, BMP or TIFF file, got {len(data)} bytes that are none"
-            f" of them (they begin with {data[:8].hex(' ')})"
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InvalidImageError(
-            f"image: expected an image file with a sound header, got: {error}"
-        ) from error
-
-
-def _check_header(picture: Image.Image, max_image_pixels: int) -> None:
-    width, height = picture.size
-    if width < 1 or height < 1:
-        raise InvalidImageError(f"image: expected at least 1x1 pixel, got {width}x{height}")
-    if width * height > max_image_pixels:
-        raise InvalidImageError(
-            f"image: expected at most {max_image_pixels} pixels (max_image_pixels), got"
-            f" {width}x{height} = {width * height}"
-        )
-    try:
-        frames = getattr(picture, "n_frames", 1)
-    except Exception as error:
-        raise InvalidImageError(f"image: expected a sound file, got: {error}") from error
-    if frames > 1 and picture.format != MULTI_PICTURE_JPEG:
-        raise InvalidImageError(
-            f"image: expected one picture, got an animated or multi-page {picture.format} of {frames}"
-        )
-    if picture.mode in UNSUPPORTED_MODES:
-        raise InvalidImageError(
-            "image: expected samples of 8 or 16 bits, got"
-            f" {UNSUPPORTED_MODES[picture.mode]} in a {picture.format} file"
-        )
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in SIXTEEN_BIT_MODES:
-        # Pillow clips these to 255 on conversion; people mean the full range.
-        samples = np.asarray(picture).astype(np.uint32)
-        picture = Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8), mode="L")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+def _decode(
+    file_format: str, data: bytes, max_pixels: int, limits: StructureLimits
+) -> tuple[Image.Image, int]:
+    file = without_metadata(file_format, data, limits)
+    picture = read_header(file_format, file.data)
+    check_size(*picture.size, max_pixels, limits.max_image_side)
+    frames = int(getattr(picture, "n_frames", 1))
+    if frames > 1:
+        refuse_several(file_format, frames)
+    decode_samples(picture, file_format)
+    return to_rgb(picture), file.orientation

@@ -1,41 +1,54 @@
-"""Triton adapter: see image_decoding.py for what happens to an image."""
+"""Triton adapter: see image_decoding.py for what happens to an image, image_process.py for where."""
 
 import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from image_decoding import InvalidImageError, decode_image, resize_to_square
-from PIL import Image
+from image_errors import InvalidImageError
+from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
+
+LIMITS = (
+    "max_image_bytes",
+    "max_image_pixels",
+    "max_image_side",
+    "max_image_segments",
+    "max_jpeg_scans",
+    "max_tiff_directories",
+    "max_decode_seconds",
+    "max_decode_memory_bytes",
+)
 
 
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        parameters = {
-            key: int(value["string_value"]) for key, value in config["parameters"].items()
-        }
-        self.max_image_bytes = parameters["max_image_bytes"]
-        self.max_image_pixels = parameters["max_image_pixels"]
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         resized_image = next(o for o in config["output"] if o["name"] == "resized_image")
         self.side = int(resized_image["dims"][-1])
-        # Our own limit, checked on the header, stands in for Pillow's fixed one.
-        Image.MAX_IMAGE_PIXELS = None
+        self.process = ImageProcess({name: int(parameters[name]) for name in LIMITS})
 
     def execute(self, requests):
         return [self._respond(request) for request in requests]
+
+    def finalize(self):
+        self.process.close()
 
     def _respond(self, request):
         if request.is_cancelled():
             return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
         data = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()[0]
         try:
-            picture = decode_image(data, self.max_image_bytes, self.max_image_pixels)
+            image = self.process.prepare(data, self.side, is_cancelled=request.is_cancelled)
         except InvalidImageError as error:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        except DecodeCancelledError as error:
+            return _error(str(error), pb_utils.TritonError.CANCELLED)
+        except DecoderLostError as error:
+            return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
         return pb_utils.InferenceResponse(
             [
-                pb_utils.Tensor("resized_image", resize_to_square(picture, self.side)),
-                pb_utils.Tensor("original_hw", np.array(picture.size[::-1], np.int32)),
+                pb_utils.Tensor("resized_image", image.resized),
+                pb_utils.Tensor("original_hw", np.array(image.original_hw, np.int32)),
             ]
         )
 

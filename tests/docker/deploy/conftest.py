@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docker.deploy.gateways import Gateway, gateway_settings, running_gateway
 from tests.running_server import RunningServer
 
 
@@ -32,3 +33,15 @@ def closed_server(
         *("--explicit-models", "--admin-key-file", str(key_file)),
     ) as running:
         yield ClosedServer(running, key)
+
+
+@pytest.fixture(scope="session")
+def gateway(
+    closed_server: ClosedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """The gateway before that server; tests of its rate start one of their own."""
+    directory = tmp_path_factory.mktemp("gateway")
+    running = closed_server.running
+    settings = gateway_settings(directory, running.http_url, running.grpc_url)
+    with running_gateway(settings) as started:
+        yield started

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,12 @@ import pytest
 from deploy.errors import DeployError
 from deploy.files import DeployDir, Deployment, write_private
 from deploy.gateway import read_api_keys
-from deploy.reload import check_interchangeable
+from deploy.reload import ORDER, check_interchangeable
+from deploy.steps import stage_repository
 from triton_sam2 import SAM2TritonClient
 
+from export.repository import assemble_repository
+from tests.patience import wait_until
 from tests.running_server import ROOT
 
 IMAGE = ROOT / "client/examples/images/coins.png"
@@ -66,7 +68,7 @@ class Deployer:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=180,
+            timeout=400,
             check=False,
         )
         log = Path(self.environment["ENGINE_LOG"])
@@ -170,16 +172,17 @@ class TestDeployment:
         for thread in threads:
             thread.start()
         try:
+            wait_until(lambda: answers > 5, "answers before the reload")
             done = deployed.run("reload", "demo", "--url", deployed.grpc)
+            before = answers
+            wait_until(lambda: failures or answers > before + 5, "answers after the reload")
         finally:
-            time.sleep(1)
             stop.set()
             for thread in threads:
                 thread.join()
         assert done.returncode == 0, done.stdout
-        for model in ("sam2_encoder", "sam2_decoder", "sam2_embedding"):
+        for model in ORDER:
             assert f"loading {model}" in done.stdout
-        assert answers > 10
         assert not failures, failures
 
     def test_a_second_deployment_keeps_the_keys(self, deployed: Deployer) -> None:
@@ -230,6 +233,26 @@ def test_models_of_another_shape_are_no_reload(demo_repository: Path) -> None:
     with pytest.raises(DeployError, match="other shapes"):
         # The hand-written configurations are for 1024 pixels, the small model's for 256.
         check_interchangeable(demo_repository, ROOT / "models")
+
+
+def test_video_neither_comes_nor_goes_with_a_reload(demo_repository: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    assemble_repository(ROOT / "export/demo_model/onnx", images, video=False)
+    check_interchangeable(images, images)
+    with pytest.raises(DeployError, match="sam2_mask_prompt is new; just deploy again"):
+        check_interchangeable(images, demo_repository)
+    with pytest.raises(DeployError, match="sam2_mask_prompt is gone; just deploy again"):
+        check_interchangeable(demo_repository, images)
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_a_deployment_for_images_alone_has_no_video_models(tmp_path: Path, video: bool) -> None:
+    directory, deployment = DeployDir(tmp_path), Deployment("demo", None, video=video)
+    directory.prepare(deployment)
+    assert directory.read().video == video
+    stage_repository(directory, deployment)
+    assert (directory.staged / "sam2_encoder/1/model.onnx").is_file()
+    assert (directory.staged / "sam2_memory_attention").exists() == video
 
 
 def test_graphs_are_fp16_on_a_gpu() -> None:

