@@ -23,6 +23,8 @@ CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 ABSENT_SHARE = 0.2
 # Below it, a tensor's numbers are one and the same: a norm's weights, a bias.
 CONSTANT_DEVIATION = 1e-7
+# What is added to each copy, in deviations of its own.
+COPY_NOISE = 0.5
 # By how much parts are turned up.
 FACTORS = {
     "cross_attn_image.q_proj": 4.0,
@@ -82,7 +84,7 @@ def _make_weights_count(predictor: Any, seed: int) -> None:
             elif tensor.numel() == 1 or float(tensor.std()) < CONSTANT_DEVIATION:
                 tensor.add_(0.1 * noise)
             elif "memory_attention.layers" in name or "fuser.layers" in name:
-                tensor.add_(float(tensor.std()) * noise)
+                tensor.add_(COPY_NOISE * float(tensor.std()) * noise)
             for part, factor in FACTORS.items():
                 if part in name:
                     tensor.mul_(factor)
@@ -91,8 +93,12 @@ def _make_weights_count(predictor: Any, seed: int) -> None:
 def shift_scores(predictor: Any, scores: list[float]) -> None:
     """Moves the object score's bias so that ABSENT_SHARE of these scores would have been negative."""
     bias = predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    # Amid the widest gap near that part, so that no score comes to lie on the border.
+    ordered = np.sort(scores)
+    first, last = (int((ABSENT_SHARE + off) * len(ordered)) for off in (-0.1, 0.1))
+    lower = first + int(np.diff(ordered[first : last + 1]).argmax())
     with torch.no_grad():
-        bias -= float(np.quantile(scores, ABSENT_SHARE))
+        bias -= float(ordered[lower] + ordered[lower + 1]) / 2
 
 
 def _keep_memories_exact(predictor: Any) -> None:
