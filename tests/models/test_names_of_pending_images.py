@@ -51,7 +51,7 @@ class NamesAgainstALog(RuleBasedStateMachine):
         self.log: dict[str, list[bytes]] = {name: [] for name in NAMES}
         self.asked: list[tuple[asyncio.Task, bytes]] = []
         self.sent: list[asyncio.Task] = []
-        limits = ServiceLimits(80, 10, 10, 1000)
+        limits = ServiceLimits(1 << 20, 80, 10, 10, 1000)
         cache = EmbeddingCache(CacheLimits(100_000, 60, 10), lambda: 0.0)
         self.service = EmbeddingService(cache, self.encode, limits)
 
@@ -145,7 +145,7 @@ def test_a_content_id_is_found_whatever_becomes_of_a_name():
         async def encode(image):
             return await gates[image]
 
-        service = EmbeddingService(cache, encode, ServiceLimits(80, 10, 10, 1000))
+        service = EmbeddingService(cache, encode, ServiceLimits(1 << 20, 80, 10, 10, 1000))
         sound = asyncio.create_task(service.find(IMAGES[0], "page-1"))
         broken = asyncio.create_task(service.find(IMAGES[1], "page-1"))
         while service.pending_encodes < 2:

@@ -1,28 +1,54 @@
 """Requests in flight in sam2_embedding are bounded, those beyond are UNAVAILABLE and counted, and a broken
-file takes no name: shown on a server whose encoder stands still for as long as the test wants."""
+file takes no name: shown on a server whose encoder waits for as long as the test wants."""
 
 import contextlib
 import shutil
-import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.photographs import photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 from tests.running_server import RunningServer
 from tests.server.test_one_call import fresh
-from tests.server.test_stub_killed import stub_of
 from tests.server_figures import cache_metrics
 
 pytestmark = pytest.mark.server
 
 LIMIT = 3
-PATIENCE_SECONDS = 60
 COINS = photograph("coins.png")
 WARM = ["cached_image_id", "original_hw"]
+
+
+# The same graph behind a gate.
+GATED_ENCODER = """\
+import time
+from pathlib import Path
+
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
+        self.outputs = [node.name for node in self.session.get_outputs()]
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        while Path({gate!r}).exists():
+            time.sleep(0.02)
+        image = pb_utils.get_input_tensor_by_name(request, "resized_image").as_numpy()
+        values = self.session.run(self.outputs, {{"resized_image": image}})
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, values)]
+        )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +61,33 @@ def own_server(demo_repository, tmp_path_factory) -> Iterator[RunningServer]:
     usual = 'key: "max_requests_in_flight"  value: { string_value: "1024" }'
     assert usual in text
     config.write_text(text.replace(usual, usual.replace("1024", str(LIMIT))))
+    encoder = repository / "sam2_encoder"
+    text = (encoder / "config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in text
+    (encoder / "config.pbtxt").write_text(text.replace('"onnxruntime"', '"python"'))
+    (encoder / "1/model.py").write_text(GATED_ENCODER.format(gate=str(gate_of(repository))))
     with RunningServer(repository, directory / "run", "--no-probe") as server:
         yield server
 
 
+def gate_of(repository: Path) -> Path:
+    """While this file exists, the encoder waits."""
+    return repository.parent / "closed"
+
+
 @contextlib.contextmanager
-def standing_still(server: RunningServer, model: str) -> Iterator[None]:
-    process = stub_of(server, model)
-    process.send_signal(signal.SIGSTOP)
+def waiting_encoder(server: RunningServer) -> Iterator[None]:
+    gate = gate_of(server.repository)
+    gate.touch()
     try:
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
+        gate.unlink()
 
 
 def wait_for_metric(server: RunningServer, name: str, value: float) -> None:
     """Published once a second."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while cache_metrics(server)[name] != value:
-        assert time.monotonic() < until, f"{name} is {cache_metrics(server)[name]}, not {value}"
-        time.sleep(0.1)
+    wait_until(lambda: cache_metrics(server)[name] == value, f"{name} to be {value}")
 
 
 def test_beyond_the_limit_requests_are_refused_and_counted(own_server):
@@ -62,7 +95,7 @@ def test_beyond_the_limit_requests_are_refused_and_counted(own_server):
     refused_before = cache_metrics(own_server)["refused_requests_total"]
     cold = fresh(COINS)
     with ThreadPoolExecutor(LIMIT) as others:
-        with standing_still(own_server, "sam2_encoder"):
+        with waiting_encoder(own_server):
             # One image for all: encodes are few, requests are many.
             waiting = [
                 others.submit(
@@ -93,7 +126,7 @@ def test_a_broken_file_does_not_take_the_name_of_an_image_under_way(own_server):
     name = bytes_tensor(b"page-1")
     sound = fresh(COINS)
     with ThreadPoolExecutor(1) as other:
-        with standing_still(own_server, "sam2_encoder"):
+        with waiting_encoder(own_server):
             first = other.submit(
                 RawClient(own_server, "grpc").infer,
                 image=bytes_tensor(sound),

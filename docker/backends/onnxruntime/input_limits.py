@@ -6,6 +6,8 @@ Parameters of a `config.pbtxt`; Triton's C++ backend of the same name ignores th
     elements_at_once:INPUT   ... and fewer rows where this input has many elements
     max_elements:INPUT       most elements of this input
     values:INPUT             LEAST..MOST, for an input of whole numbers
+    max_waiting_requests     requests of one run that wait for it or are run; more are UNAVAILABLE
+    max_waiting_bytes        ... and the bytes of their inputs
     max_heavy_requests       requests of several runs that are under way at a time; more are UNAVAILABLE
     max_heavy_bytes          ... and the bytes of their inputs and outputs
 """
@@ -23,8 +25,17 @@ Arrays = dict[str, Any]
 # A graph's axes by input: a size where it is fixed, else the axis's name.
 Axes = Mapping[str, Sequence[int | str | None]]
 
+DEFAULT_WAITING_REQUESTS = 256
+DEFAULT_WAITING_BYTES = 1 << 29
 DEFAULT_HEAVY_REQUESTS = 16
 DEFAULT_HEAVY_BYTES = 1 << 30
+SINGLE_NUMBERS = (
+    "rows_at_once",
+    "max_waiting_requests",
+    "max_waiting_bytes",
+    "max_heavy_requests",
+    "max_heavy_bytes",
+)
 
 
 class InvalidSettingError(ValueError):
@@ -43,6 +54,8 @@ class InputLimits:
     elements_at_once: Mapping[str, int] = field(default_factory=dict)
     max_elements: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    max_waiting_requests: int = DEFAULT_WAITING_REQUESTS
+    max_waiting_bytes: int = DEFAULT_WAITING_BYTES
     max_heavy_requests: int = DEFAULT_HEAVY_REQUESTS
     max_heavy_bytes: int = DEFAULT_HEAVY_BYTES
 
@@ -65,7 +78,7 @@ def parse_limits(parameters: Mapping[str, str], axes: Axes) -> InputLimits:
             if found is None:
                 raise InvalidSettingError(f"parameter {key}: expected LEAST..MOST, got {text!r}")
             values[name] = (int(found[1]), int(found[2]))
-        elif key in ("rows_at_once", "max_heavy_requests", "max_heavy_bytes"):
+        elif key in SINGLE_NUMBERS:
             single[key] = _number(key, text)
     return InputLimits(**single, **of_inputs, values=values)  # type: ignore[arg-type]
 

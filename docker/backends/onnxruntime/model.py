@@ -4,7 +4,6 @@ For the local server, whose wheel lacks the C++ backend `onnxruntime`. A reposit
 loads here byte for byte; where the C++ library exists it wins and this file is not used.
 """
 
-import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
-from fair_lane import FairLane
+from fair_lane import FairLane, LaneFullError, Place, take_on
 from input_limits import (
     InvalidInputError,
     InvalidSettingError,
@@ -32,6 +31,14 @@ from onnx_session import (
 
 # What Triton's Python backend says where /dev/shm is full; it goes on with the name of the region.
 NO_SHARED_MEMORY = "shared memory"
+TOO_MANY_WAIT = (
+    "too many requests wait to be computed already (max_waiting_requests, max_waiting_bytes); try again in"
+    " a moment"
+)
+TOO_MANY_LARGE = (
+    "too many large requests are being computed already (max_heavy_requests, max_heavy_bytes); try again in"
+    " a moment"
+)
 
 
 class TritonPythonModel:
@@ -61,24 +68,28 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"model {self.name}: {path} does not fit its config.pbtxt: {'; '.join(problems)}"
             )
-        self.lane = FairLane(self.limits.max_heavy_requests, self.limits.max_heavy_bytes, self.name)
+        limits = self.limits
+        self.light_lane = FairLane(
+            limits.max_waiting_requests, limits.max_waiting_bytes, self.name, TOO_MANY_WAIT
+        )
+        self.heavy_lane = FairLane(
+            limits.max_heavy_requests, limits.max_heavy_bytes, self.name, TOO_MANY_LARGE
+        )
 
     def execute(self, requests):
-        """Answer the requests one by one, each as soon as it is computed.
+        """Take the requests on; each is answered as soon as it is computed.
 
         Not concatenated: four images in one run save 6 % of a CPU's time (measured with the tiny
-        encoder), and the first would wait for the last. A request of more rows than are run at once goes
-        on beside the next ones, in turns with others of its kind.
+        encoder), and the first would wait for the last. None is computed here: Triton's own queue has no
+        bound, so they wait where they are counted. A request of more rows than are run at once goes on
+        beside the others, in turns with those of its kind.
         """
         for request in requests:
-            answer = self._answer(request, request.get_response_sender())
-            held_bytes = next(answer, None)
-            if held_bytes is not None and not self.lane.take(answer, held_bytes):
-                with contextlib.suppress(StopIteration):  # it answers and ends
-                    answer.throw(LaneFullError)
+            take_on(self._answer(request, request.get_response_sender()))
 
     def finalize(self):
-        self.lane.close()
+        self.light_lane.close()
+        self.heavy_lane.close()
 
     def _read_graph(self, parameters):
         nodes = {node.name: node for node in self.session.get_inputs()}
@@ -95,17 +106,13 @@ class TritonPythonModel:
         )
 
     def _answer(self, request, sender):
-        """Sends exactly one response; yields where others have their turn, at first the bytes it holds."""
+        """Sends exactly one response; yields where others have their turn, at first its place."""
         try:
             response = yield from self._respond(request)
         except InvalidInputError as error:
             response = self._error(error, pb_utils.TritonError.INVALID_ARG)
-        except LaneFullError:
-            response = self._error(
-                "too many large requests are being computed already (max_heavy_requests,"
-                " max_heavy_bytes); try again in a moment",
-                pb_utils.TritonError.UNAVAILABLE,
-            )
+        except LaneFullError as error:
+            response = self._error(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
             response = self._failure(error)
         try:
@@ -116,23 +123,27 @@ class TritonPythonModel:
     def _respond(self, request):
         if request.is_cancelled():
             return self._error("cancelled", pb_utils.TritonError.CANCELLED)
+        self.light_lane.check_room()  # arrays are copies, which a request that is refused should not cost
         output_names = list(request.requested_output_names())
         arrays = {
             name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.axes
         }
         check_inputs(arrays, self.axes, self.limits)
         runs = cut_into_rows(arrays, self.axes, self.limits)
+        held_bytes = sum(array.nbytes for array in arrays.values())
         if len(runs) > 1:
             rows = len(arrays[next(iter(self.cut))])
-            yield sum(array.nbytes for array in arrays.values()) + rows * self.row_bytes
+            yield Place(self.heavy_lane, held_bytes + rows * self.row_bytes)
+        else:
+            yield Place(self.light_lane, held_bytes)
         results = []
         for number, feeds in enumerate(runs, 1):
+            if request.is_cancelled():
+                return self._error("cancelled", pb_utils.TritonError.CANCELLED)
             last_of_many = number == len(runs) > 1
             options = shrinking_run() if last_of_many else None
             results.append(self.session.run(output_names, feeds, options))
             if len(runs) > 1:
-                if request.is_cancelled():
-                    return self._error("cancelled", pb_utils.TritonError.CANCELLED)
                 yield
         whole = [name not in self.row_outputs for name in output_names]
         return pb_utils.InferenceResponse(
@@ -159,7 +170,3 @@ class TritonPythonModel:
 
     def _error(self, error, code):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{self.name}: {error}", code))
-
-
-class LaneFullError(RuntimeError):
-    """As many large requests are being computed as the server takes on."""

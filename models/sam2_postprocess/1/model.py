@@ -1,14 +1,14 @@
 """Triton adapter: see plane_selection.py and mask_encoding.py for what happens to the planes.
 
-A request of many pixels is encoded in a lane of its own, in turns with others of its kind, while `execute`
-goes on with the next one: a click on a small image does not wait for masks of a huge one.
+`execute` takes requests on and is free for the next one at once; they wait where they are counted. One of
+many pixels is encoded in a lane of its own, in turns with others of its kind: a click on a small image does
+not wait for masks of a huge one.
 """
 
-import contextlib
 import json
 
 import triton_python_backend_utils as pb_utils
-from fair_lane import FairLane
+from fair_lane import FairLane, LaneFullError, Place, take_on
 from mask_encoding import (
     InvalidOutputError,
     MaskEncoding,
@@ -23,7 +23,11 @@ RETIRED = (
     "image_id: the embeddings of this image come from other weights than the server decodes with now"
     " (the model was reloaded); send the image again"
 )
-BUSY = (
+TOO_MANY_WAIT = (
+    "sam2_postprocess: too many masks wait to be encoded already (max_waiting_requests,"
+    " max_waiting_bytes); try again in a moment"
+)
+TOO_MANY_LARGE = (
     "mask_format: too many masks of large images are being encoded already (max_heavy_requests,"
     " max_heavy_bytes); try again in a moment"
 )
@@ -38,23 +42,23 @@ class TritonPythonModel:
         self.limits = OutputLimits(values["max_output_bytes"], values["max_encoded_pixels"])
         self.max_image_pixels = values["max_image_pixels"]
         self.light_pixels = values["light_pixels"]
-        self.lane = FairLane(
-            values["max_heavy_requests"], values["max_heavy_bytes"], "sam2-postprocess"
+        self.light_lane = FairLane(
+            values["max_waiting_requests"], values["max_waiting_bytes"], "light", TOO_MANY_WAIT
+        )
+        self.heavy_lane = FairLane(
+            values["max_heavy_requests"], values["max_heavy_bytes"], "heavy", TOO_MANY_LARGE
         )
 
     def execute(self, requests):
         for request in requests:
-            steps = self._answer(request, request.get_response_sender())
-            held_bytes = next(steps, None)
-            if held_bytes is not None and not self.lane.take(steps, held_bytes):
-                with contextlib.suppress(StopIteration):  # it answers and ends
-                    steps.throw(LaneFullError(BUSY))
+            take_on(self._answer(request, request.get_response_sender()))
 
     def finalize(self):
-        self.lane.close()
+        self.light_lane.close()
+        self.heavy_lane.close()
 
     def _answer(self, request, sender):
-        """Sends exactly one response; yields where others have their turn, at first the bytes it holds."""
+        """Sends exactly one response; yields where others have their turn, at first its place."""
         try:
             response = yield from self._respond(request)
         except (InvalidOutputError, InvalidPlanesError) as error:
@@ -88,8 +92,10 @@ class TritonPythonModel:
         encoding = MaskEncoding(logits, original_hw, formats, self.limits)
         outputs = {**vars(encoding.encoded), "iou_predictions": iou_predictions}
         heavy = encoding.pixels > self.light_pixels
-        if heavy:
-            yield plane_logits.nbytes + sum(array.nbytes for array in outputs.values())
+        held_bytes = plane_logits.nbytes + sum(array.nbytes for array in outputs.values())
+        yield Place(self.heavy_lane if heavy else self.light_lane, held_bytes)
+        if request.is_cancelled():
+            return refuse_cancelled()
         for _ in encoding.steps():
             if heavy:
                 if request.is_cancelled():
@@ -97,10 +103,6 @@ class TritonPythonModel:
                 yield
         outputs["low_res_masks"] = clamp_low_res(logits)
         return answer(outputs)
-
-
-class LaneFullError(RuntimeError):
-    """As many masks of large images are being encoded as the server takes on."""
 
 
 def _retire(encoder_fingerprint):

@@ -27,7 +27,7 @@ TYPES = {
 PARAMETERS = {"cudnn_conv_algo_search": {"0", "1", "2"}, "arena_extend_strategy": {"0", "1"}}
 # What the local Python-based backend reads beside it (docker/backends/onnxruntime/input_limits.py).
 OF_THE_LOCAL_BACKEND = re.compile(
-    r"rows_at_once|max_heavy_(requests|bytes)|(elements_at_once|max_elements|values):\w+"
+    r"rows_at_once|max_(heavy|waiting)_(requests|bytes)|(elements_at_once|max_elements|values):\w+"
 )
 # Of TensorRT's options, those that we use, and what their values may be; an unknown name fails the load.
 # The backend takes a flag in any case of letters, ONNX Runtime after it does not.
