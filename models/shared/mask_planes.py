@@ -20,8 +20,8 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 MASK_THRESHOLD = 0.0
-# 4 MB of logits at a time.
-BLOCK_PIXELS = 1 << 20
+# 1 MB of logits at a time: a click of somebody else waits for no more than that.
+BLOCK_PIXELS = 1 << 18
 # Blocks begin where the vector instructions of a whole row would, and so round as they do but for their ends.
 ALIGNED_COLUMNS = 16
 
