@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from image_decoding import RESAMPLES, parse_resample
 from image_errors import InvalidImageError
 from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
 
@@ -37,8 +38,14 @@ class TritonPythonModel:
         if request.is_cancelled():
             return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
         data = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()[0]
+        resample = pb_utils.get_input_tensor_by_name(request, "resample")
         try:
-            image = self.process.prepare(data, self.side, is_cancelled=request.is_cancelled)
+            image = self.process.prepare(
+                data,
+                self.side,
+                RESAMPLES[0] if resample is None else parse_resample(resample.as_numpy()[0]),
+                request.is_cancelled,
+            )
         except InvalidImageError as error:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
         except DecodeCancelledError as error:
