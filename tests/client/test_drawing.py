@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from triton_sam2._results.drawing import upright_rgb
 from triton_sam2._errors import InvalidInputError
+from triton_sam2._results.drawing import upright_rgb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 

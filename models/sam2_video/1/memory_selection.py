@@ -43,6 +43,7 @@ def select_memories(
     frame_index: int,
     reverse: bool,
     num_frames: int | None,
+    *,
     max_cond_frames: int = NO_LIMIT,
 ) -> Selection:
     """Chooses the memories and pointers for one object on one frame.

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import time
+from functools import partial
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -48,7 +49,7 @@ class TritonPythonModel:
             self._encode_frame,
             self.settings.service,
             self.settings.step,
-            self.metrics.observe_step,
+            observe_step=self.metrics.observe_step,
         )
         self.gate = RequestGate(self.settings.max_requests_in_flight)
         self.stop_notice = StopNotice.from_environment(os.environ)
@@ -86,16 +87,19 @@ class TritonPythonModel:
         except CancelledStepError:
             return "CANCELLED", refuse_cancelled()
         except StepRefusedError as error:
-            return error.status, refuse(error, getattr(codes, error.status))
+            status, reason = error.status, error
         except InvalidOutputError as error:
-            return "INVALID_ARG", refuse(error, codes.INVALID_ARG)
+            status, reason = "INVALID_ARG", error
         except ServerStoppingError as error:
-            return "UNAVAILABLE", refuse(error, codes.UNAVAILABLE)
+            status, reason = "UNAVAILABLE", error
         except InnerModelError as error:
-            return "INNER", refuse(*restore_code(str(error)))
+            reason, code = restore_code(str(error))
+            names = [name for name in dir(codes) if name.isupper()]
+            status = next(name for name in names if getattr(codes, name) == code)
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             pb_utils.Logger.log_error(f"sam2_video: {error!r}")
-            return "INTERNAL", refuse(FAILED, codes.INTERNAL)
+            status, reason = "INTERNAL", FAILED
+        return status, refuse(reason, getattr(codes, status))
 
     async def _take_step(self, request):
         if request.is_cancelled():
@@ -112,33 +116,39 @@ class TritonPythonModel:
         )
 
         async def show(command, step_answer, state, session):
+            masks = partial(self._encode_masks, formats, request.is_cancelled)
             return await asyncio.to_thread(
-                self._to_tensors, command, step_answer, state, session, formats, request
+                self._to_tensors, command, step_answer, state, session, masks
             )
 
         tensors = await self.service.run(Step(command, request.is_cancelled, show))
         return answer({name: values for name, values in tensors.items() if name in wanted})
 
-    def _to_tensors(self, command, step_answer, state, session, formats, request):
+    def _encode_masks(self, formats, is_cancelled, low_res_masks, state, session):
+        return encode_frame_masks(
+            low_res_masks,
+            state.original_hw or (0, 0),
+            formats,
+            non_overlap=session.options.non_overlap_masks,
+            limits=self.settings.output,
+            is_cancelled=is_cancelled,
+        )
+
+    def _to_tensors(self, command, step_answer, state, session, encode_masks):
         """The answer's tensors by name; on a thread of its own, for masks take their time."""
         stacked = stack_outputs(list(step_answer.outputs.values()), self.low_res_side)
-        original_hw = state.original_hw or (0, 0)
-        about_a_frame = step_answer.frame_index >= 0
-        masks = encode_frame_masks(
-            stacked["low_res_masks"] if about_a_frame else stacked["low_res_masks"][:0],
-            original_hw,
-            formats if about_a_frame else frozenset(),
-            session.options.non_overlap_masks,
-            self.settings.output,
-            request.is_cancelled,
-        )
+        # Commands about no frame have no masks, whatever format was asked for.
+        shown = stacked["low_res_masks"][
+            : len(stacked["low_res_masks"]) * (step_answer.frame_index >= 0)
+        ]
+        masks = encode_masks(shown, state, session)
         status = describe(state, session.options) if command.name == "status" else b""
         return {
             **stacked,
             **masks,
             "object_ids": np.array(list(step_answer.outputs), np.int64),
             "frame_index": np.array([step_answer.frame_index], np.int32),
-            "original_hw": np.array(original_hw, np.int32),
+            "original_hw": np.array(state.original_hw or (0, 0), np.int32),
             "memory_complete": np.array([step_answer.memory_complete]),
             "session_bytes": np.array([state.size_bytes], np.int64),
             "status": np.array([status], np.object_),

@@ -40,8 +40,11 @@ class _NonCondFrames:
         self._memory = memory
 
     def __contains__(self, frame: object) -> bool:
+        if not isinstance(frame, int):
+            return False
         memory = self._memory
-        return frame in memory.non_cond or frame in memory.pointers or frame in memory.forgotten
+        evicted = frame in memory.pointers or frame in memory.forgotten
+        return frame in memory.non_cond or evicted
 
 
 def recall(
@@ -53,7 +56,12 @@ def recall(
 ) -> Remembered:
     """What is remembered of an object for one frame."""
     selection: Selection = select_memories(
-        memory.cond, _NonCondFrames(memory), frame_index, reverse, num_frames, max_cond_frames
+        memory.cond,
+        _NonCondFrames(memory),
+        frame_index,
+        reverse,
+        num_frames,
+        max_cond_frames=max_cond_frames,
     )
     wanted_memories = [(row, memory.find_consolidated(f)) for row, f in selection.memories]
     wanted_pointers = [

@@ -1,4 +1,4 @@
-"""All that a session holds: frames and objects. A step works on a draft of it, which replaces it at the end."""
+"""All that a session holds: frames and objects. A step works on a draft, which replaces it at the end."""
 
 from __future__ import annotations
 

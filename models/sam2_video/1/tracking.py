@@ -136,7 +136,9 @@ class Tracker:
             NothingToTrackError: naming the object.
         """
         if not memories:
-            raise NothingToTrackError("object_id: track needs a prompt before it, got no object yet")
+            raise NothingToTrackError(
+                "object_id: track needs a prompt before it, got no object yet"
+            )
         for object_id, memory in memories.items():
             memory.consolidate()
             if not memory.cond:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Command:
     clear_old_points: bool = True
     reverse: bool = False
     mask_format: tuple[bytes, ...] | None = None
-    options: TrackingOptions = TrackingOptions()
+    options: TrackingOptions = field(default_factory=TrackingOptions)
 
     @property
     def size_bytes(self) -> int:
@@ -60,9 +60,7 @@ class Command:
         return len(self.image or b"") + sum(a.nbytes for a in arrays if a is not None)
 
 
-def parse_command(
-    tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int
-) -> Command:
+def parse_command(tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int) -> Command:
     """Reads the tensors that a client sent, by name.
 
     Raises:

@@ -69,7 +69,7 @@ class FrameFeatures:
 
 @dataclass(frozen=True)
 class DecoderPrompt:
-    """How B objects are decoded: points float32 [B, N, 2] in the unit square, int32 labels [B, N], and flags."""
+    """How B objects are decoded: points float32 [B, N, 2] in the unit square, labels int32 [B, N], flags."""
 
     unit_coords: FloatArray
     labels: npt.NDArray[np.int32]
@@ -90,7 +90,7 @@ def point_prompt(prompt: PointPrompt, add_no_memory: bool) -> DecoderPrompt:
 
 
 def no_prompt(objects: int) -> DecoderPrompt:
-    """Of B objects that are tracked: Meta pads a prompt that is none with one point, and then with another."""
+    """Of B objects that are tracked: Meta pads a prompt that is none with one point, then with another."""
     labels = np.full((objects, 2), PADDING_LABEL, np.int32)
     return DecoderPrompt(np.zeros((objects, 2, 2), np.float32), labels)
 
@@ -121,14 +121,11 @@ class VideoGraphs:
     ) -> DecodedObjects:
         """Masks, scores and pointers of B objects; image_embed is [B, C, h, w] or one for all."""
         objects, side = len(prompt.labels), features.low_res_side
+        dense = np.zeros((objects, 1, side, side), np.float32)
 
         def for_each(value: bool) -> FloatArray:
             return np.full(objects, value, np.float32)
 
-        if earlier_logits is None:
-            dense = np.zeros((objects, 1, side, side), np.float32)
-        else:
-            dense = earlier_logits
         decoded = await self._call(
             VIDEO_DECODER,
             image_embed=image_embed,
@@ -138,7 +135,7 @@ class VideoGraphs:
             add_no_memory=for_each(prompt.add_no_memory),
             unit_point_coords=prompt.unit_coords,
             token_labels=prompt.labels,
-            dense_mask_input=dense,
+            dense_mask_input=dense if earlier_logits is None else earlier_logits,
             has_mask_input=for_each(earlier_logits is not None),
             best_of_three=for_each(prompt.best_of_three),
             object_present=for_each(prompt.object_present),
@@ -191,5 +188,7 @@ class VideoGraphs:
     async def _call(self, graph: str, **inputs: npt.NDArray[Any]) -> Tensors:
         outputs = await self._run(graph, inputs, (*OUTPUTS[graph], MATCHES))
         if not outputs.pop(MATCHES).all():
-            raise RetiredWeightsError(f"{graph} has other weights than those the session began with")
+            raise RetiredWeightsError(
+                f"{graph} has other weights than those the session began with"
+            )
         return outputs

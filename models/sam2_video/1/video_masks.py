@@ -41,6 +41,7 @@ def encode_frame_masks(
     low_res_masks: FloatArray,
     original_hw: tuple[int, int],
     formats: frozenset[str],
+    *,
     non_overlap: bool,
     limits: OutputLimits,
     is_cancelled: Callable[[], bool],
@@ -83,7 +84,8 @@ def describe(state: SessionState, options: TrackingOptions) -> bytes:
     """A session's contents as JSON: frames held, options, and each object's prompted and tracked frames."""
     objects = {
         str(object_id): {
-            "prompted_frames": sorted(memory.prompted_frames),
+            "prompted_frames": sorted(memory.points.keys() | memory.mask_frames),
+            "conditioning_frames": sorted(memory.cond.keys() | memory.new_cond.keys()),
             "pending_frames": sorted(memory.new_cond.keys() | memory.new_non_cond.keys()),
             "tracked_forward": list(memory.tracked_forward),
             "tracked_backward": list(memory.tracked_backward),

@@ -37,9 +37,7 @@ class VideoMetrics:
 
         # Triton keeps a metric only as long as its family, hence all are kept.
         self._steps = family("steps_total", "Steps by command and status", kinds.COUNTER)
-        self._evictions = family(
-            "evictions_total", "What left sessions, by kind", kinds.COUNTER
-        )
+        self._evictions = family("evictions_total", "What left sessions, by kind", kinds.COUNTER)
         self._objects = family("tracked_objects_total", "Objects in answered steps", kinds.COUNTER)
         self._bytes = family("bytes", "Bytes that sessions hold, by kind", kinds.GAUGE)
         self._sessions = family("sessions", "Open sessions", kinds.GAUGE)

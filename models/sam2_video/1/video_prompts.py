@@ -80,12 +80,13 @@ def to_square_mask(
         raise InvalidStepError(
             f"mask: expected the frame's size {list(original_hw)} (height, width), got {list(mask.shape)}"
         )
-    foreground = mask != 0
+    foreground: npt.NDArray[np.bool_] = mask != 0
     if mask.shape == (side, side):
         return foreground.astype(np.uint8)
     picture = Image.fromarray(foreground.astype(np.float32))
     resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
-    return (resized >= FOREGROUND_SHARE).astype(np.uint8)
+    square: npt.NDArray[np.uint8] = (resized >= FOREGROUND_SHARE).astype(np.uint8)
+    return square
 
 
 def _check_points(

@@ -1,4 +1,4 @@
-"""Carries out the steps of all sessions: one at a time within a session, in order of arrival, many side by side.
+"""Carries out the steps of all sessions: in order of arrival within a session, sessions side by side.
 
 Runs on one asyncio event loop and never imports Triton; how graphs run and frames are encoded is handed in.
 """
@@ -66,6 +66,7 @@ class VideoService:
         encode_frame: EncodeFrame,
         limits: ServiceLimits,
         step_limits: StepLimits,
+        *,
         observe_step: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._table = table

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The part of pixels that must agree in every answer, and how near to 0 a score may be for its sign to be open.
+# The part of pixels that must agree in every answer; how near to 0 a score may be for its sign to be open.
 PIXELS_EQUAL = 0.9995
 SCORE_MARGIN = 0.01
 
@@ -47,7 +47,9 @@ def compare(expected: list[Answer], got: list[Answer]) -> Difference:
         flipped = sum(_flips(a, b) for a, b in zip(theirs.scores, ours.scores, strict=True))
         flips += flipped
         if differing > pixels or flipped:
-            worst = f"answer {number}, frame {theirs.frame}: scores {theirs.scores} and {ours.scores}"
+            worst = (
+                f"answer {number}, frame {theirs.frame}: scores {theirs.scores} and {ours.scores}"
+            )
         pixels = max(pixels, differing)
     return Difference(pixels, flips, worst)
 

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tests.models.video.scenarios import HEIGHT, WIDTH
 from tests.photographs import opened, photograph
 
-from tests.models.video.scenarios import HEIGHT, WIDTH
 
-
-def clip(frames: int, width: int = WIDTH, height: int = HEIGHT, name: str = "astronaut.png") -> list[bytes]:
+def clip(
+    frames: int, width: int = WIDTH, height: int = HEIGHT, name: str = "astronaut.png"
+) -> list[bytes]:
     """JPEG files of the frames, upright."""
     pixels = np.asarray(opened(photograph(name)).convert("RGB"))
     centre = (pixels.shape[1] / 2, pixels.shape[0] / 2)
@@ -22,7 +23,9 @@ def clip(frames: int, width: int = WIDTH, height: int = HEIGHT, name: str = "ast
     for number in range(frames):
         zoom = (0.8 + 0.01 * number) * width / 320
         turn = cv2.getRotationMatrix2D(centre, 2.0 * number, zoom)
-        turn[:, 2] += np.array([width / 2 - centre[0] + 4 * number, height / 2 - centre[1] - 2 * number])
+        turn[:, 2] += np.array(
+            [width / 2 - centre[0] + 4 * number, height / 2 - centre[1] - 2 * number]
+        )
         frame = cv2.warpAffine(pixels, turn, (width, height), borderMode=cv2.BORDER_REFLECT)
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, "JPEG", quality=92)

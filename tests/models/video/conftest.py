@@ -1,7 +1,6 @@
-"""Meta's predictor with weights that make every rule count, and the project's own graphs of the same weights."""
+"""Meta's predictor with weights that make every rule count, and our graphs of the same weights."""
 
 from __future__ import annotations
-
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,12 +76,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     ]
     shift_scores(predictor, calibration)
     checkpoint = folder / "sam2.1_hiera_tiny.pt"
-    state = {name: tensor for name, tensor in predictor.state_dict().items()}
-    torch.save({"model": state}, checkpoint)
+    torch.save({"model": predictor.state_dict()}, checkpoint)
     loaded = load_checkpoint(str(checkpoint), image_size=IMAGE_SIZE, memory=Memory())
     onnx_dir = folder / "onnx"
     onnx_dir.mkdir()
     export_graphs(loaded, onnx_dir, "fp32", "cpu", Console(quiet=True))
     return Reference(predictor, onnx_dir, folders, files, OnnxGraphs(onnx_dir))
-
-

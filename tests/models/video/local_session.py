@@ -77,9 +77,7 @@ class LocalSession:
         self._options = TrackingOptions(**{"num_frames": len(files), **options})
         self._encoded = encoded
         self._graphs, self._image_size = graphs, image_size
-        self._steps = SessionSteps(
-            VideoGraphs(graphs.run), self._encode, self._options, limits
-        )
+        self._steps = SessionSteps(VideoGraphs(graphs.run), self._encode, self._options, limits)
         self.state = SessionState()
         self.complete: list[bool] = []
 
@@ -88,7 +86,7 @@ class LocalSession:
             self._encoded[image] = await self._graphs.encode(image, self._image_size)
         return self._encoded[image]
 
-    def points(self, frame, object_id, points=None, labels=None, box=None, clear=True) -> Answer:
+    def points(self, frame, object_id, points=None, labels=None, *, box=None, clear=True) -> Answer:
         prompt: dict[str, Any] = {"clear_old_points": np.array([clear])}
         if points is not None:
             prompt["point_coords"] = np.array(points, np.float32)

@@ -162,7 +162,7 @@ class MetaSession:
         self._state = predictor.init_state(str(folder))
 
     def points(
-        self, frame: int, object_id: int, points=None, labels=None, box=None, clear: bool = True
+        self, frame: int, object_id: int, points=None, labels=None, *, box=None, clear: bool = True
     ) -> Answer:
         return self._answer(
             *self._predictor.add_new_points_or_box(

@@ -17,7 +17,7 @@ class Session(Protocol):
     """The calls of Meta's predictor on one video."""
 
     def points(
-        self, frame: int, object_id: int, points: Any = None, labels: Any = None, box: Any = None,
+        self, frame: int, object_id: int, points: Any = None, labels: Any = None, *, box: Any = None,
         clear: bool = True,
     ) -> Answer: ...  # fmt: skip
 
@@ -47,7 +47,9 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def click(session: Session, frame: int = 0, object_id: int = 1, x: float = 150, y: float = 110) -> Answer:
+def click(
+    session: Session, frame: int = 0, object_id: int = 1, x: float = 150, y: float = 110
+) -> Answer:
     return session.points(frame, object_id, [[x, y]], [1])
 
 
