@@ -168,7 +168,9 @@ def reset(s: Session) -> list[Answer]:
 
 
 def no_overlap(s: Session) -> list[Answer]:
-    return [click(s), click(s, 0, 2, 170, 130), click(s, 2, 3, 130, 90), *s.track()]
+    right_half = np.arange(WIDTH)[None] > np.full((HEIGHT, 1), WIDTH // 2)
+    prompts = [s.mask(0, 1, disc(90, 120)), s.mask(0, 2, right_half), click(s, 2, 3, 130, 90)]
+    return [*prompts, *s.track()]
 
 
 def long_video(s: Session) -> list[Answer]:
