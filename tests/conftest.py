@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any test imports them: these report to their makers unless told otherwise.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -49,3 +50,12 @@ def server(
     # Without the launcher's own probes, so that tests can count what happens in the cache.
     with RunningServer(demo_repository, tmp_path_factory.mktemp("server"), "--no-probe") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def video_reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Meta's own video predictor and our graphs of the same weights; half a minute in the making."""
+    pytest.importorskip("sam2.build_sam", reason="needs rf-sam-2, hydra-core and iopath")
+    from tests.models.video.reference import build_reference
+
+    return build_reference(tmp_path_factory.mktemp("video-reference"))

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from rich.console import Console
 
+from export.__main__ import export_graphs
+from export.checkpoint import Memory, load_checkpoint
 from tests.models.video.answers import Answer
 from tests.models.video.clips import clip, write_clip
 from tests.models.video.local_session import LIMITS, LocalSession, OnnxGraphs
 from tests.models.video.meta_predictor import (
     MetaSession,
     build_predictor,
+    calibrate,
     set_options,
-    shift_scores,
 )
-from tests.models.video.scenarios import FRAMES, LONG_FRAMES, SCENARIOS, Scenario
+from tests.models.video.scenarios import FRAMES, LONG_FRAMES, Scenario
 
 IMAGE_SIZE = 256
 # The options of ours that Meta's predictor has in its constructor, under other names or with other defaults.
@@ -35,50 +36,52 @@ class Reference:
     folders: dict[int, Path]
     files: dict[int, list[bytes]]
     graphs: OnnxGraphs
+    image_size: int
     encoded: dict[bytes, Any] = field(default_factory=dict)
+    _answers: dict[tuple[str, bool], list[Answer]] = field(default_factory=dict)
 
     def metas_answers(self, scenario: Scenario, as_cond: bool) -> list[Answer]:
-        """What Meta's predictor answers."""
+        """What Meta's predictor answers; computed once."""
+        key = scenario.name, as_cond
+        if key not in self._answers:
+            self._answers[key] = self._ask_meta(scenario, as_cond)
+        return self._answers[key]
+
+    def _ask_meta(self, scenario: Scenario, as_cond: bool) -> list[Answer]:
         chosen = {"fill_hole_area": 8, "non_overlap_masks": False, "max_cond_frames_in_attn": -1}
         set_options(
             self.predictor,
             add_all_frames_to_correct_as_cond=as_cond,
             **{name: scenario.options.get(name, value) for name, value in chosen.items()},
         )
-        return scenario.play(MetaSession(self.predictor, self.folders[scenario.frames]))
+        with torch.inference_mode():
+            return scenario.play(MetaSession(self.predictor, self.folders[scenario.frames]))
 
     def local_session(self, scenario: Scenario, as_cond: bool, **changes: Any) -> LocalSession:
         """Our session logic over ONNX Runtime."""
         options = {"add_all_frames_to_correct_as_cond": as_cond, **scenario.options, **changes}
         return LocalSession(
-            self.graphs, IMAGE_SIZE, self.files[scenario.frames], self.encoded, LIMITS, **options
+            self.graphs,
+            self.image_size,
+            self.files[scenario.frames],
+            self.encoded,
+            LIMITS,
+            **options,
         )
 
 
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Built, calibrated on one scenario so that a part of its scores is negative, saved and exported."""
-    pytest.importorskip("sam2.build_sam", reason="needs rf-sam-2, hydra-core and iopath")
-    from export.__main__ import export_graphs
-    from export.checkpoint import Memory, load_checkpoint
-
-    folder = tmp_path_factory.mktemp("video-reference")
-    torch.set_grad_enabled(False)
-    predictor = build_predictor(IMAGE_SIZE)
+def build_reference(folder: Path, image_size: int = IMAGE_SIZE) -> Reference:
+    """Meta's predictor, calibrated; its weights saved in Meta's format, loaded and exported as a user would."""
+    predictor = build_predictor(image_size)
     files = {length: clip(length) for length in (FRAMES, LONG_FRAMES)}
-    folders = {n: write_clip(data, folder / f"clip-{n}") for n, data in files.items()}
-    calibration = [
-        score
-        for scenario in SCENARIOS[:6]
-        for answer in scenario.play(MetaSession(predictor, folders[scenario.frames]))
-        for score in answer.scores
-        if score is not None and abs(score) != 10
-    ]
-    shift_scores(predictor, calibration)
+    folders = {
+        length: write_clip(data, folder / f"clip-{length}") for length, data in files.items()
+    }
+    calibrate(predictor, folders[FRAMES])
     checkpoint = folder / "sam2.1_hiera_tiny.pt"
     torch.save({"model": predictor.state_dict()}, checkpoint)
-    loaded = load_checkpoint(str(checkpoint), image_size=IMAGE_SIZE, memory=Memory())
+    loaded = load_checkpoint(str(checkpoint), image_size=image_size, memory=Memory())
     onnx_dir = folder / "onnx"
     onnx_dir.mkdir()
     export_graphs(loaded, onnx_dir, "fp32", "cpu", Console(quiet=True))
-    return Reference(predictor, onnx_dir, folders, files, OnnxGraphs(onnx_dir))
+    return Reference(predictor, onnx_dir, folders, files, OnnxGraphs(onnx_dir), image_size)
