@@ -130,6 +130,11 @@ stress *args: (_install "client,server,export,dev")
 soak *args: (_install "client,server,export,dev")
     {{ python }} tests/soak/soak.py "$@"
 
+# A session of 10,000 small frames: memory and time per frame flat; prints a curve (options: just soak-video --help)
+[group('measurements')]
+soak-video *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.soak.soak_video "$@"
+
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
 [group('deployment')]
 deploy *args: (_install "client,server,export")
