@@ -130,6 +130,11 @@ stress *args: (_install "client,server,export,dev")
 soak *args: (_install "client,server,export,dev")
     {{ python }} tests/soak/soak.py "$@"
 
+# Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
+[group('measurements')]
+bench-video-overhead *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.video_overhead "$@"
+
 # A session of 10,000 small frames: memory and time per frame flat; prints a curve (options: just soak-video --help)
 [group('measurements')]
 soak-video *args: (_install "client,server,export,dev")

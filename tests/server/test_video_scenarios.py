@@ -7,6 +7,7 @@ import pytest
 
 from export.repository import assemble_repository
 from tests.models.video.answers import compare
+from tests.models.video.reference import OPTIONS
 from tests.models.video.scenarios import SCENARIOS, Scenario
 from tests.raw_client import RawClient
 from tests.running_server import RunningServer
@@ -29,7 +30,7 @@ def test_the_answers_are_metas(
     client: RawClient, video_reference: Any, scenario: Scenario, as_cond: bool
 ) -> None:
     expected = video_reference.metas_answers(scenario, as_cond)
-    options = {"add_all_frames_to_correct_as_cond": as_cond, **scenario.options}
+    options = {**OPTIONS, **scenario.options, "add_all_frames_to_correct_as_cond": as_cond}
     session = ServerSession(client, video_reference.files[scenario.frames], **options)
     difference = compare(expected, scenario.play(session))
     session.close()

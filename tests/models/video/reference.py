@@ -23,8 +23,8 @@ from tests.models.video.meta_predictor import (
 from tests.models.video.scenarios import FRAMES, LONG_FRAMES, Scenario
 
 IMAGE_SIZE = 256
-# The options of ours that Meta's predictor has in its constructor, under other names or with other defaults.
-META_OPTIONS = ("fill_hole_area", "non_overlap_masks", "max_cond_frames_in_attn")
+# What scenarios run with unless they say otherwise.
+OPTIONS = {"fill_hole_area": 0, "non_overlap_masks": False, "max_cond_frames_in_attn": -1}
 
 
 @dataclass
@@ -48,18 +48,15 @@ class Reference:
         return self._answers[key]
 
     def _ask_meta(self, scenario: Scenario, as_cond: bool) -> list[Answer]:
-        chosen = {"fill_hole_area": 8, "non_overlap_masks": False, "max_cond_frames_in_attn": -1}
-        set_options(
-            self.predictor,
-            add_all_frames_to_correct_as_cond=as_cond,
-            **{name: scenario.options.get(name, value) for name, value in chosen.items()},
-        )
+        options = {**OPTIONS, **scenario.options}
+        set_options(self.predictor, add_all_frames_to_correct_as_cond=as_cond, **options)
         with torch.inference_mode():
             return scenario.play(MetaSession(self.predictor, self.folders[scenario.frames]))
 
     def local_session(self, scenario: Scenario, as_cond: bool, **changes: Any) -> LocalSession:
         """Our session logic over ONNX Runtime."""
-        options = {"add_all_frames_to_correct_as_cond": as_cond, **scenario.options, **changes}
+        options = {**OPTIONS, **scenario.options, **changes}
+        options["add_all_frames_to_correct_as_cond"] = as_cond
         return LocalSession(
             self.graphs,
             self.image_size,
@@ -71,7 +68,7 @@ class Reference:
 
 
 def build_reference(folder: Path, image_size: int = IMAGE_SIZE) -> Reference:
-    """Meta's predictor, calibrated; its weights saved in Meta's format, loaded and exported as a user would."""
+    """Meta's predictor, calibrated; its weights saved as Meta does, loaded and exported as a user would."""
     predictor = build_predictor(image_size)
     files = {length: clip(length) for length in (FRAMES, LONG_FRAMES)}
     folders = {
