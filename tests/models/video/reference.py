@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ class Reference:
     def _ask_meta(self, scenario: Scenario, as_cond: bool) -> list[Answer]:
         options = {**OPTIONS, **scenario.options}
         set_options(self.predictor, add_all_frames_to_correct_as_cond=as_cond, **options)
-        with torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             return scenario.play(MetaSession(self.predictor, self.folders[scenario.frames]))
 
     def local_session(self, scenario: Scenario, as_cond: bool, **changes: Any) -> LocalSession:
@@ -67,6 +69,17 @@ class Reference:
         )
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: on a busy machine several wait for one another most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def build_reference(folder: Path, image_size: int = IMAGE_SIZE) -> Reference:
     """Meta's predictor, calibrated; its weights saved as Meta does, loaded and exported as a user would."""
     predictor = build_predictor(image_size)
@@ -74,7 +87,8 @@ def build_reference(folder: Path, image_size: int = IMAGE_SIZE) -> Reference:
     folders = {
         length: write_clip(data, folder / f"clip-{length}") for length, data in files.items()
     }
-    calibrate(predictor, folders[FRAMES])
+    with one_thread():
+        calibrate(predictor, folders[FRAMES])
     checkpoint = folder / "sam2.1_hiera_tiny.pt"
     torch.save({"model": predictor.state_dict()}, checkpoint)
     loaded = load_checkpoint(str(checkpoint), image_size=image_size, memory=Memory())
