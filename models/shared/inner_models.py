@@ -11,7 +11,13 @@ import triton_python_backend_utils as pb_utils
 Array = npt.NDArray[Any]
 
 # What Triton says, in a message whose code is always INTERNAL, where an inner model is not there (yet).
-NOT_READY_MESSAGES = ("is not ready", "unknown model", "has no available versions", "not found")
+NOT_READY_MESSAGES = (
+    "is not ready",
+    "Server not ready",
+    "unknown model",
+    "has no available versions",
+    "not found",
+)
 
 
 class InnerModelError(RuntimeError):
