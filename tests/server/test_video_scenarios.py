@@ -8,7 +8,7 @@ import pytest
 from export.repository import assemble_repository
 from tests.models.video.answers import compare
 from tests.models.video.reference import OPTIONS
-from tests.models.video.scenarios import SCENARIOS, Scenario
+from tests.models.video.scenarios import RUNS, Scenario
 from tests.raw_client import RawClient
 from tests.running_server import RunningServer
 from tests.server.video_session import ServerSession
@@ -24,8 +24,11 @@ def client(video_reference: Any, tmp_path_factory: pytest.TempPathFactory) -> It
         yield RawClient(server, "grpc")
 
 
-@pytest.mark.parametrize("as_cond", [True, False], ids=["corrections stick", "Meta's default"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    ("scenario", "as_cond"),
+    RUNS,
+    ids=[f"{scenario.name}, {'corrections stick' if c else 'as Meta'}" for scenario, c in RUNS],
+)
 def test_the_answers_are_metas(
     client: RawClient, video_reference: Any, scenario: Scenario, as_cond: bool
 ) -> None:

@@ -58,17 +58,14 @@ class SessionState:
         held = self.features.get(frame_index)
         return self.files.get(frame_index) if held is None else held.image
 
-    def keep_file(self, frame_index: int, image: bytes, limit_bytes: int) -> int:
-        """Keeps a frame's file at the cost of the oldest ones; returns how many of them went."""
-        if frame_index in self.files or len(image) > limit_bytes:
-            return 0
+    def keep_file(self, frame_index: int, image: bytes, most_bytes: int, most_files: int) -> None:
+        """Keeps a frame's file, at the cost of the oldest ones."""
+        if frame_index in self.files or len(image) > most_bytes:
+            return
         self.files[frame_index] = image
         self.files_bytes += len(image)
-        dropped = 0
-        while self.files_bytes > limit_bytes:
+        while self.files_bytes > most_bytes or len(self.files) > most_files:
             self.drop_oldest_file()
-            dropped += 1
-        return dropped
 
     def drop_oldest_file(self) -> None:
         self.files_bytes -= len(self.files.pop(next(iter(self.files))))

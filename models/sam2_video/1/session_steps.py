@@ -25,6 +25,7 @@ class StepLimits:
     max_points_per_object: int
     max_objects_per_call: int
     frame_bytes_per_session: int
+    frame_files_per_session: int
     session_features: int
 
 
@@ -159,7 +160,10 @@ class SessionSteps:
             await self._encode_pending(draft, oldest)
             del draft.features[oldest]
         draft.features[frame] = HeldFeatures(encoded.features, source)
-        draft.keep_file(frame, source, self._limits.frame_bytes_per_session)
+        limits = self._limits
+        draft.keep_file(
+            frame, source, limits.frame_bytes_per_session, limits.frame_files_per_session
+        )
         return encoded.features
 
     async def _encode_pending(self, draft: SessionState, frame: int) -> None:

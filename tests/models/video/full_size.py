@@ -1,6 +1,6 @@
 """Four scenarios at 1024 px against Meta's predictor: minutes of processor time, so not in the suite.
 
-    python -m tests.models.video.full_size
+python -m tests.models.video.full_size
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def click_and_correction(s: Session) -> list:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--image-size", type=int, default=1024)
     chosen = parser.parse_args()
     named = {scenario.name: replace(scenario, frames=FRAMES) for scenario in SCENARIOS}

@@ -26,6 +26,7 @@ LIMITS = StepLimits(
     max_points_per_object=16,
     max_objects_per_call=8,
     frame_bytes_per_session=1 << 26,
+    frame_files_per_session=64,
     session_features=2,
 )
 T = TypeVar("T")

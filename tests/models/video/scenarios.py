@@ -216,3 +216,19 @@ SCENARIOS = [
     Scenario("large holes filled", two_objects, options={"fill_hole_area": 60}),
     Scenario("22 frames", long_video, frames=LONG_FRAMES),
 ]
+
+# The scenarios in which a frame is prompted that was tracked before: where add_all_frames_to_correct_as_cond
+# makes a difference.
+CORRECTIONS = {
+    "mask after click",
+    "correction, then from the start",
+    "correction, then from the next frame",
+    "correction of the first frame",
+    "object amid tracking",
+    "removed object",
+    "cleared prompts",
+    "22 frames",
+}
+# Each scenario, and whether all corrected frames condition.
+RUNS = [(scenario, True) for scenario in SCENARIOS]
+RUNS += [(scenario, False) for scenario in SCENARIOS if scenario.name in CORRECTIONS]

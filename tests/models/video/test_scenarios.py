@@ -6,13 +6,16 @@ import pytest
 
 from tests.models.video.answers import compare
 from tests.models.video.mutations import MUTATIONS, Mutation
-from tests.models.video.scenarios import SCENARIOS, Scenario
+from tests.models.video.scenarios import RUNS, SCENARIOS, Scenario
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("as_cond", [True, False], ids=["corrections stick", "Meta's default"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    ("scenario", "as_cond"),
+    RUNS,
+    ids=[f"{scenario.name}, {'corrections stick' if c else 'as Meta'}" for scenario, c in RUNS],
+)
 def test_the_answers_are_metas(video_reference: Any, scenario: Scenario, as_cond: bool) -> None:
     expected = video_reference.metas_answers(scenario, as_cond)
     session = video_reference.local_session(scenario, as_cond)

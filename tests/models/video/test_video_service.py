@@ -30,6 +30,7 @@ STEP_LIMITS = StepLimits(
     max_points_per_object=4,
     max_objects_per_call=2,
     frame_bytes_per_session=1000,
+    frame_files_per_session=40,
     session_features=2,
 )
 TABLE_LIMITS = TableLimits(
@@ -280,6 +281,7 @@ def test_a_long_stream_keeps_so_many_memories_and_pointers() -> None:
         memory = world.table.find("a").state.objects[1]
         assert len(memory.non_cond) == 20
         assert len(memory.pointers) == 30
+        assert len(world.table.find("a").state.files) == 40
         # Frames are forgotten where a prompt would have needed them, and the answer says so.
         answer = await world.click("a", 40, object_id=1)
         assert not answer.memory_complete
