@@ -130,6 +130,11 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# Everything in an image, against Meta's generator over PyTorch in float32: masks that changed sides are counted
+[group('measurements')]
+compare-everything: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.everything_against_torch
+
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
 stress *args: (_install "client,server,export,dev,front")
