@@ -37,7 +37,9 @@ def expected_rgb(samples: np.ndarray, bits: int, photometric: int, extra=()) -> 
     values = samples[..., :channels].astype(float)
     if extra[:1] == (ASSOCIATED,):
         alpha = samples[..., channels : channels + 1]
-        values = np.where(alpha == 0, values, np.minimum(full, values * full / np.maximum(alpha, 1)))
+        values = np.where(
+            alpha == 0, values, np.minimum(full, values * full / np.maximum(alpha, 1))
+        )
     values *= 255 / full
     if photometric == WHITE_IS_ZERO:
         values = 255 - values
@@ -90,7 +92,9 @@ def test_bits_byte_orders_planes_strips_and_tiles(bits, colours):
         )
         data = tiff([layout], order, big)
         if planar and bits in REFUSED_PLANES.get(colours, ()):
-            with pytest.raises(InvalidImageError, match=r"image: expected .* got .*planes|of \d+ bits"):
+            with pytest.raises(
+                InvalidImageError, match=r"image: expected .* got .*planes|of \d+ bits"
+            ):
                 decode(data)
             continue
         difference = np.abs(decode(data) - expected).max()

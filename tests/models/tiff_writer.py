@@ -26,7 +26,9 @@ def tiff(
     big: bool = False,
 ) -> bytes:
     """Pages of tags {tag: (type, values)} and strips; where the strips lie is filled in."""
-    out = bytearray((b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42))
+    out = bytearray(
+        (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    )
     if big:
         out += struct.pack(order + "HH", 8, 0)
     offset, count, entry, room = ("Q", "Q", "HHQ", 8) if big else ("I", "H", "HHI", 4)
@@ -46,7 +48,9 @@ def tiff(
                 place = len(out)
                 out += data + b"\0" * (len(data) % 2)
                 data = struct.pack(order + offset, place)
-            rows.append(struct.pack(order + entry, tag, kind, len(values)) + data.ljust(room, b"\0"))
+            rows.append(
+                struct.pack(order + entry, tag, kind, len(values)) + data.ljust(room, b"\0")
+            )
         struct.pack_into(order + offset, out, link, len(out))
         out += struct.pack(order + count, len(rows)) + b"".join(rows)
         link = len(out)

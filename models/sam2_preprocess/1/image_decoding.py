@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from image_errors import InvalidImageError, StructureLimits, check_length, check_size
 from image_files import recognise, refuse_several, without_metadata
-from pillow_decoding import decode_samples, read_header, to_rgb
 from PIL import Image
+from pillow_decoding import decode_samples, read_header, to_rgb
 from tiff_samples import decode_tiff
 
 __all__ = [

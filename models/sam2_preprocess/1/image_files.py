@@ -1,4 +1,4 @@
-"""Image files before a decoder sees them: which format, how to turn, and only the parts that hold the picture.
+"""Image files before a decoder sees them: which format, how to turn, and the parts that hold the picture.
 
 Comments, colour profiles, thumbnails and the like are left out, so that nothing odd in them costs a sound
 picture or a decoder's time; what is dear to decode is counted first.
@@ -77,7 +77,9 @@ def _reduce_jpeg(data: bytes, limits: StructureLimits) -> ImageFile:
     while True:
         found = JPEG_MARKER.search(data, position)
         if found is None:
-            raise InvalidImageError("image: expected a complete JPEG file, got one without a picture")
+            raise InvalidImageError(
+                "image: expected a complete JPEG file, got one without a picture"
+            )
         marker, position = found[1][0], found.end()
         if marker == JPEG_SCAN:
             break

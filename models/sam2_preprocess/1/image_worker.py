@@ -1,4 +1,4 @@
-"""The process that decodes: reads image files from its parent, one after the other, and answers with pictures.
+"""The process that decodes: image files come from its parent, one by one, and pictures go back.
 
 Started by image_process.py, which says how the two talk. Whatever a file does to a decoder, it does it here:
 the kernel ends this process after so many seconds of processor time (no decoder can look away from that), and
@@ -36,9 +36,14 @@ def main() -> None:
     # Our own limit, checked on the header, stands in for Pillow's fixed one.
     Image.MAX_IMAGE_PIXELS = None
     _limit_memory(limits.pop("max_decode_memory_bytes"))
-    print(json.dumps({"ready": True}), flush=True)
+    _say({"ready": True})
     for line in sys.stdin:
-        print(json.dumps(_answer(shared, json.loads(line), dict(limits))), flush=True)
+        _say(_answer(shared, json.loads(line), dict(limits)))
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def _answer(shared: int, request: dict[str, Any], limits: dict[str, int]) -> dict[str, Any]:

@@ -30,7 +30,16 @@ OTHER_FILES = [
     (0, b"<!DOCTYPE", "an HTML page"),
     (0, b"<html", "an HTML page"),
 ]
-PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PICTURE_STARTS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"RIFF",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
 BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 SEND_BYTES = "send the file's bytes themselves, over HTTP in the binary form"
 
@@ -43,11 +52,13 @@ def describe_unreadable(data: bytes) -> str:
     if _is_base64_of_picture(head):
         return f"{len(data)} bytes of base64 text, which is not decoded here; {SEND_BYTES}"
     if _is_text_of_picture(data):
-        return f"{len(data)} bytes of an image file that was turned into text (UTF-8) on its way; {SEND_BYTES}"
+        return f"{len(data)} bytes of an image file that something turned into text (UTF-8); {SEND_BYTES}"
     for offset, start, name in OTHER_FILES:
         if data[offset : offset + len(start)] == start or (not offset and head.startswith(start)):
             return f"{name} of {len(data)} bytes"
-    if re.match(rb"(?:https?|file|s3)://|/[\w.-]+/|[\w./\\-]+\.(?:jpe?g|png|webp|bmp|tiff?)$", head):
+    if re.match(
+        rb"(?:https?|file|s3)://|/[\w.-]+/|[\w./\\-]+\.(?:jpe?g|png|webp|bmp|tiff?)$", head
+    ):
         return f"{len(data)} bytes that look like a path or an address; {SEND_BYTES}"
     return f"{len(data)} bytes that are none of them (they begin with {data[:8].hex(' ')})"
 
