@@ -1,4 +1,4 @@
-"""What other people's image files do to a real server: the right masks, a word of what is wrong, nobody held up."""
+"""Other people's image files on a real server: the right masks, or a word of what is wrong, and nobody waits."""
 
 import io
 import os
@@ -9,7 +9,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.masks import iou
+from tests.masks import overlap
 from tests.models.test_image_files import scans, with_exif
 from tests.models.test_image_process import black_png
 from tests.models.tiff_writer import LONG, page, tiff
@@ -49,7 +49,7 @@ def test_the_masks_are_those_of_the_8_bit_picture(client, name):
     expected = mask(client, photograph("coins.png"))
     found = mask(client, SAME_PICTURE[name])
     assert 800 < expected.sum() < 4000
-    assert iou(found, expected) > 0.98
+    assert overlap(found, expected) > 0.98
 
 
 def test_bombs_are_refused_by_the_limits_name(client):
