@@ -1,4 +1,4 @@
-"""Other people's image files on a real server: the right masks, or a word of what is wrong, and nobody waits."""
+"""Other people's image files on a real server: right masks, or a word of what is wrong, and nobody waits."""
 
 import io
 import os

@@ -157,11 +157,7 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
     elif layout.bits == 8:
         samples = raw.astype(np.uint16)
     else:
-        count = layout.width * per_pixel
-        bits = np.unpackbits(raw, axis=1, count=count * layout.bits)
-        padded = np.zeros((len(raw), count, 16), np.uint8)
-        padded[..., 16 - layout.bits :] = bits.reshape(len(raw), count, layout.bits)
-        samples = np.packbits(padded, axis=2).view(">u2").astype(np.uint16)
+        samples = _packed_samples(raw, layout.width * per_pixel, layout.bits)
     samples = samples.reshape(shape)
     if not layout.has_predictor:
         return samples
@@ -171,6 +167,17 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
         tile = samples[:, left : left + step]
         np.cumsum(tile, axis=1, dtype=np.uint16, out=tile)
     return samples & np.uint16((1 << layout.bits) - 1)
+
+
+def _packed_samples(raw: UInt8Array, count: int, bits: int) -> UInt16Array:
+    """[rows, count] samples of so many bits, which follow each other without regard to bytes."""
+    # Whichever bit of a byte it begins at, a sample of 16 bits or less ends within three bytes.
+    three_bytes = np.pad(raw, ((0, 0), (0, 2))).astype(np.uint32)
+    three_bytes = three_bytes[:, :-2] << 16 | three_bytes[:, 1:-1] << 8 | three_bytes[:, 2:]
+    first_bits = np.arange(count) * bits
+    shifts = (24 - bits - first_bits % 8).astype(np.uint32)
+    values = three_bytes[:, first_bits // 8] >> shifts & np.uint32((1 << bits) - 1)
+    return values.astype(np.uint16)
 
 
 def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt8Array:
