@@ -122,11 +122,12 @@ def _decode(directory: Directory, replaced: dict[int, tuple[int, ...]]) -> Image
 
 def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
     """Samples of any number of bits out of the rows' bytes, as an 8-bit picture."""
-    raw = np.asarray(rows_of_bytes)
     channels = CHANNELS[layout.photometric]
     pixels = np.empty((layout.length, layout.width, channels), np.uint8)
     for rows in _blocks(layout):
-        samples = _samples(raw[rows], layout)
+        # Block by block: the whole as an array would be another copy of it.
+        box = (0, rows.start, rows_of_bytes.width, rows.stop)
+        samples = _samples(np.asarray(rows_of_bytes.crop(box)), layout)
         colours = samples[..., :channels]
         if layout.has_associated_alpha:
             pixels[rows] = _without_alpha(colours, samples[..., channels, None], layout.bits)
@@ -139,7 +140,9 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
 
 def _blocks(layout: Layout) -> Iterator[slice]:
     rows = max(1, UNPACKED_SAMPLES // (layout.width * layout.samples))
-    return (slice(start, start + rows) for start in range(0, layout.length, rows))
+    return (
+        slice(start, min(start + rows, layout.length)) for start in range(0, layout.length, rows)
+    )
 
 
 def _samples(raw: UInt8Array, layout: Layout) -> UInt16Array:
