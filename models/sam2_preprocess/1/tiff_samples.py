@@ -175,8 +175,8 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
 def _packed_samples(raw: UInt8Array, count: int, bits: int) -> UInt16Array:
     """[rows, count] samples of so many bits, which follow each other without regard to bytes."""
     # Whichever bit of a byte it begins at, a sample of 16 bits or less ends within three bytes.
-    three_bytes = np.pad(raw, ((0, 0), (0, 2))).astype(np.uint32)
-    three_bytes = three_bytes[:, :-2] << 16 | three_bytes[:, 1:-1] << 8 | three_bytes[:, 2:]
+    padded = np.pad(raw, ((0, 0), (0, 2))).astype(np.uint32)
+    three_bytes = padded[:, :-2] << 16 | padded[:, 1:-1] << 8 | padded[:, 2:]
     first_bits = np.arange(count) * bits
     shifts = (24 - bits - first_bits % 8).astype(np.uint32)
     values = three_bytes[:, first_bits // 8] >> shifts & np.uint32((1 << bits) - 1)
