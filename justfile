@@ -5,7 +5,7 @@ set positional-arguments
 
 python := ".venv/bin/python"
 # The exporter lives in the root, the launcher in docker/; the benchmark decodes images as the server does.
-export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1"
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1:" + justfile_directory() + "/models/sam2_video/1:" + justfile_directory() + "/models/shared"
 
 # List the recipes
 [private]
@@ -13,18 +13,22 @@ default:
     @just --list --unsorted
 
 # Create .venv with everything that development needs (the other recipes install what they need themselves)
-setup: (_install "client,server,export,dev")
+[group('start')]
+setup: (_install "client,server,export,dev,front")
     @echo "Ready: .venv"
 
-# From a fresh clone to a picture: serve the small model in the box, segment a photograph, write demo-output/
+# From a fresh clone to pictures: serve the small model in the box, segment a photograph by clicks and as a whole
+[group('start')]
 demo: (_install "client,server")
-    {{ python }} client/examples/demo.py
+    {{ python }} -m demo
 
 # Download Meta's checkpoint of a size (tiny, small, base_plus, large) into checkpoints/
+[group('models')]
 download size *args: (_install "client,server,export")
     {{ python }} -m export.download "$@"
 
 # Turn a size's checkpoint into model_repository/, downloading it first (options: just export tiny --help)
+[group('models')]
 export size *args: (_install "client,server,export")
     case " $* " in \
         *" --checkpoint"* | *" --random-weights"* | *" --help "*) ;; \
@@ -32,104 +36,168 @@ export size *args: (_install "client,server,export")
     esac
     {{ python }} -m export --size "$@"
 
+# Train the small model in the box anew (options: just train-demo --help)
+[group('models')]
+train-demo *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.train "$@"
+
+# Write the small model's ONNX files from its weights
+[group('models')]
+export-demo: (_install "client,server,export,dev,front")
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
+
+# Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
+[group('models')]
+evaluate-demo *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.evaluate "$@"
+
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
+[group('server')]
 serve *args: (_install "client,server")
     {{ python }} -m sam2_server serve "$@"
 
 # Start the server on the small model in the box
+[group('server')]
 serve-demo *args: (_install "client,server")
     {{ python }} -m export.repository --onnx-dir export/demo_model/onnx --output-dir .demo_repository
     {{ python }} -m sam2_server serve --model-repository .demo_repository "$@"
 
 # Stop the server that `just serve` started here
+[group('server')]
 stop *args: (_install "client,server")
     {{ python }} -m sam2_server stop "$@"
 
 # Say what runs, and whether it answers a real call
+[group('server')]
 status *args: (_install "client,server")
     {{ python }} -m sam2_server status "$@"
 
 # Segment an image: just segment photo.jpg --point 320,240 -o mask.png --overlay overlay.png
+[group('server')]
 segment *args: (_install "client")
     .venv/bin/triton-sam2 segment "$@"
 
+# Stand before a server: REST, keys, every message read first (just front --triton localhost:8001 --api-keys FILE)
+[group('server')]
+front *args: (_install "client,front")
+    .venv/bin/triton-sam2-front "$@"
+
 # All tests, against a real server (arguments go to pytest)
-test *args: (_install "client,server,export,dev")
+[group('development')]
+test *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest "$@"
 
 # The quick tests: no slow ones, no server, under a minute
-test-fast *args: (_install "client,server,export,dev")
+[group('development')]
+test-fast *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest -m "not slow and not server" "$@"
 
+# Install what some tests want besides Python packages (nginx, promtool, Go, …); Debian and Ubuntu, as root
+[group('development')]
+test-tools *args: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.tools "$@"
+
 # Lint, formatting and types
-lint: (_install "client,server,export,dev")
+[group('development')]
+lint: (_install "client,server,export,dev,front")
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
 
 # Mend what lint can mend by itself
-fix: (_install "client,server,export,dev")
+[group('development')]
+fix: (_install "client,server,export,dev,front")
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
-# Latencies and bytes of a cold call and a cached click, against a client that does it the old way
-bench *args: (_install "client,server,export,dev")
-    {{ python }} tests/bench/bench.py "$@"
-
-# Cached clicks alone and beside a slow encode: latencies and their ratio
-bench-clicks: (_install "client,server,export,dev")
-    {{ python }} tests/bench/clicks_during_encode.py
-
-# Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
-stress *args: (_install "client,server,export,dev")
-    {{ python }} -m tests.client.stress "$@"
-
-# Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
-soak *args: (_install "client,server,export,dev")
-    {{ python }} tests/soak/soak.py "$@"
-
-# Train the small model in the box anew (options: just train-demo --help)
-train-demo *args: (_install "client,server,export,dev")
-    {{ python }} -m export.demo_model.train "$@"
-
-# Write the small model's ONNX files from its weights
-export-demo: (_install "client,server,export,dev")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
-
-# Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
-evaluate-demo *args: (_install "client,server,export,dev")
-    {{ python }} -m export.demo_model.evaluate "$@"
-
 # Remove what the recipes made here, except checkpoints
+[group('development')]
 clean:
     rm -rf .venv .run .demo_repository demo-output model_repository
 
+# Latencies and bytes of a cold call and a cached click, against a client that does it the old way
+[group('measurements')]
+bench *args: (_install "client,server,export,dev,front")
+    {{ python }} tests/bench/bench.py "$@"
+
+# Cached clicks alone and beside a slow encode: latencies and their ratio
+[group('measurements')]
+bench-clicks: (_install "client,server,export,dev,front")
+    {{ python }} tests/bench/clicks_during_encode.py
+
+# Everything in an image with an untrained model of real size: equal to Meta's generator; time, memory, others' clicks
+[group('measurements')]
+bench-everything *args: (_install "client,server,export,dev")
+    PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
+
+# Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
+[group('measurements')]
+stress *args: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.client.stress "$@"
+
+# Ten thousand requests that are nearly right, through the front: no fault, no death (options: just fuzz-front --help)
+[group('measurements')]
+fuzz-front *args: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.front.fuzz "$@"
+
+# What the front costs: a cached click with and without it, memory of a large image, idle and slow connections
+[group('measurements')]
+bench-front: (_install "client,server,export,dev,front")
+    {{ python }} -m tests.bench.front
+
+# Full load for ten minutes: no wrong mask, no lost request, memory flat (options: just soak --help)
+[group('measurements')]
+soak *args: (_install "client,server,export,dev,front")
+    {{ python }} tests/soak/soak.py "$@"
+
+# Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
+[group('measurements')]
+bench-video-overhead *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.video_overhead "$@"
+
+# Four tracked scenarios at 1024 px against Meta's own predictor; minutes of processor time
+[group('development')]
+test-video-full-size *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.models.video.full_size "$@"
+
+# A session of 10,000 small frames: memory and time per frame flat; prints a curve (options: just soak-video --help)
+[group('measurements')]
+soak-video *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.soak.soak_video "$@"
+
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
+[group('deployment')]
 deploy *args: (_install "client,server,export")
     {{ python }} -m deploy up "$@"
 
 # Stop and remove the containers; --purge also removes models, keys and volumes
+[group('deployment')]
 undeploy *args: (_install "client,server")
     {{ python }} -m deploy down "$@"
 
 # What the containers say (Ctrl-C ends it)
+[group('deployment')]
 logs *args: (_install "client,server")
     {{ python }} -m deploy logs "$@"
 
 # Put another size into the running deployment without downtime
+[group('deployment')]
 reload *args: (_install "client,server,export")
     {{ python }} -m deploy reload "$@"
 
 # On a GPU machine: CUDA and TensorRT against FP32; fails on a wrong mask (options: just gpu-check --help)
+[group('deployment')]
 gpu-check *args: (_install "client,server,export")
     {{ python }} -m gpu_check "$@"
 
 # Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+[group('deployment')]
 test-image: (_install "client,server")
     docker/test-image.sh
 
 # With Docker or Podman: a deployment under a name of its own, all of it tried, reloaded under traffic, removed
-test-deploy *args: (_install "client,server,export,dev")
+[group('deployment')]
+test-deploy *args: (_install "client,server,export,dev,front")
     {{ python }} -m pytest -s --timeout 3600 tests/engine/deployment.py "$@"
 
 [private]

@@ -13,16 +13,18 @@ from rich.console import Console
 # transformers reports on weights and speed; here every key is checked anyway.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from export.checkpoint import LoadedCheckpoint, load_checkpoint, random_checkpoint
+from export.checkpoint import LoadedCheckpoint, Memory, load_checkpoint, random_checkpoint
 from export.download import checkpoint_path
 from export.errors import CheckpointError, ExportError
-from export.graphs import build_graphs
+from export.graphs import build_graphs, build_video_graphs
 from export.onnx_export import GraphFiles, metadata_of, write_decoder, write_encoder
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
 from export.precision import PRECISIONS, Precision, with_precision
 from export.repository import assemble_repository, refuse_other_directories
 from export.sizes import SIZES, SizeName, image_size_of, size_of_model_cfg
 from export.verify import table_of, verify
+from export.verify_video import verify_video
+from export.video_export import VideoFiles, video_metadata, write_video_graphs
 
 DEFAULT_OUTPUT_DIR = Path("model_repository")
 
@@ -33,25 +35,44 @@ def export_graphs(
     precision: Precision,
     device: str,
     console: Console,
-) -> GraphFiles:
-    """Write both ONNX files into `onnx_dir` and check them against PyTorch.
+) -> list[Path]:
+    """Write the ONNX files into `onnx_dir` and check them against PyTorch.
 
     Raises:
         VerificationError: the files do not compute what PyTorch computes.
     """
     files = GraphFiles(onnx_dir / ENCODER_FILE, onnx_dir / DECODER_FILE)
+
+    def say_written(file: Path) -> None:
+        size_mb = file.stat().st_size / 1e6
+        console.print(f"{file.stem}: {size_mb:.1f} MB, {precision}", highlight=False)
+
     with console.status("building the graphs") as status:
         graphs = with_precision(build_graphs(checkpoint.model), precision)
         metadata = metadata_of(checkpoint, graphs, precision)
+        fingerprint = int(metadata["fingerprint"])
         for file, write in ((files.encoder, write_encoder), (files.decoder, write_decoder)):
             status.update(f"{file.stem}: tracing and writing")
             write(graphs, file, metadata, device)
-            size_mb = file.stat().st_size / 1e6
-            console.print(f"{file.stem}: {size_mb:.1f} MB, {precision}", highlight=False)
+            say_written(file)
         del graphs
         measured = verify(files, checkpoint.model, precision, status.update)
+        written = list(files)
+        if checkpoint.video is not None:
+            video_files = VideoFiles.in_folder(onnx_dir)
+            status.update("video graphs: tracing and writing")
+            video = with_precision(build_video_graphs(checkpoint.video, fingerprint), precision)
+            metadata = video_metadata(metadata, video, checkpoint.memory_name)
+            write_video_graphs(video, video_files, metadata, device)
+            del video
+            for file in video_files:
+                say_written(file)
+            measured += verify_video(
+                video_files, checkpoint.video, fingerprint, precision, status.update
+            )
+            written += video_files
     console.print(table_of(measured, f"{checkpoint.model_name}, {precision}: ONNX against PyTorch"))
-    return files
+    return written
 
 
 def check_device(device: str) -> None:
@@ -81,7 +102,7 @@ def export(
         typer.Option(help=f"The model repository to write. Default: {DEFAULT_OUTPUT_DIR}."),
     ] = None,
     onnx_only: Annotated[
-        Path | None, typer.Option(help="Write just the two ONNX files, into this folder.")
+        Path | None, typer.Option(help="Write just the ONNX files, into this folder.")
     ] = None,
     image_size: Annotated[
         int | None,
@@ -103,6 +124,19 @@ def export(
             metavar="SEED", help="An untrained model of --size, for tests and benchmarks."
         ),
     ] = None,
+    no_video: Annotated[
+        bool,
+        typer.Option(
+            "--no-video", help="Images alone: no graphs and no models for tracking through video."
+        ),
+    ] = False,
+    untrained_memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="For a checkpoint without memory: an untrained one, for trials. It tracks nothing.",
+        ),
+    ] = None,
     model_name: Annotated[
         str | None, typer.Option(help="Name in the files' metadata. Default: size or folder.")
     ] = None,
@@ -117,6 +151,8 @@ def export(
             output_dir=output_dir,
             onnx_only=onnx_only,
             random_weights=random_weights,
+            no_video=no_video,
+            untrained_memory=untrained_memory,
         )
         if precision not in PRECISIONS:
             raise ExportError(f"--precision: expected {' or '.join(PRECISIONS)}; got {precision!r}")
@@ -125,7 +161,8 @@ def export(
             refuse_other_directories(target)  # before the long part, not after it
         check_device(device)
         with console.status("loading the checkpoint"):
-            loaded = _load(checkpoint, _size(size, model_cfg), image_size, random_weights)
+            memory = Memory(not no_video, untrained_memory)
+            loaded = _load(checkpoint, _size(size, model_cfg), image_size, random_weights, memory)
         _say_loaded(console, loaded)
         if model_name is not None:
             loaded = dataclasses.replace(loaded, model_name=model_name)
@@ -153,7 +190,13 @@ def _refuse_contradictions(
     output_dir: Path | None,
     onnx_only: Path | None,
     random_weights: int | None,
+    no_video: bool,
+    untrained_memory: int | None,
 ) -> None:
+    if no_video and untrained_memory is not None:
+        raise ExportError("--no-video and --untrained-memory: choose one")
+    if random_weights is not None and untrained_memory is not None:
+        raise ExportError("--random-weights makes the memory too; leave --untrained-memory out")
     if onnx_only is not None and output_dir is not None:
         raise ExportError("--onnx-only and --output-dir: choose one; each says where to write")
     if random_weights is not None and checkpoint is not None:
@@ -182,9 +225,10 @@ def _load(
     size: SizeName | None,
     image_size: int | None,
     random_weights: int | None,
+    memory: Memory,
 ) -> LoadedCheckpoint:
     if random_weights is not None and size is not None:
-        return random_checkpoint(size, random_weights, image_size)
+        return random_checkpoint(size, random_weights, image_size, memory)
     if checkpoint is None and size is not None:
         downloaded = checkpoint_path(size)
         if not downloaded.is_file():
@@ -193,17 +237,20 @@ def _load(
                 "name another with --checkpoint, or try an untrained model with --random-weights 0"
             )
         checkpoint = str(downloaded)
-    return load_checkpoint(str(checkpoint), size, image_size)
+    return load_checkpoint(str(checkpoint), size, image_size, memory)
 
 
 def _say_loaded(console: Console, loaded: LoadedCheckpoint) -> None:
-    parameters = sum(tensor.numel() for tensor in loaded.model.parameters()) / 1e6
+    model = loaded.video or loaded.model
+    parameters = sum(tensor.numel() for tensor in model.parameters()) / 1e6
     text = (
         f"{loaded.source_name}: {loaded.model_name}, {parameters:.1f} M parameters, "
         f"{image_size_of(loaded.model.config)} px"
     )
     if loaded.unused_keys:
         text += f"; {len(loaded.unused_keys)} tensors for video tracking left out on purpose"
+    if loaded.memory_name:
+        text += f"; the memory is untrained ({loaded.memory_name}): it tracks nothing"
     console.print(text, highlight=False)
 
 

@@ -1,16 +1,16 @@
 """Weights from wherever they are: Meta's `.pt` files, Hugging Face directories and ids, or a seed.
 
-Whatever the source, the result is transformers' `Sam2Model` in FP32 on the CPU, with every key of
-the source accounted for.
+Whatever the source, the result is transformers' `Sam2Model`, and where the video graphs are wanted a
+`Sam2VideoModel` with the same weights and a memory, in FP32 on the CPU, with every key of the source
+accounted for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-import torch
-from torch import Tensor, nn
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Config, Sam2Model, Sam2VideoModel
 
 from export.checkpoint_files import (
     hub_directory,
@@ -18,19 +18,15 @@ from export.checkpoint_files import (
     read_directory_weights,
     read_meta_file,
 )
-from export.checkpoint_keys import (
-    GAUSSIAN,
-    GAUSSIAN_COPIES,
-    POINT_EMBEDDING,
-    meta_video_keys,
-    transformers_key,
-    transformers_video_keys,
-)
+from export.checkpoint_keys import meta_video_keys, transformers_video_keys
 from export.errors import CheckpointError
 from export.file_checks import sha256_of_files
+from export.meta_weights import StateDict, renamed, size_shown_by
+from export.random_weights import randomize
 from export.sizes import SIZES, SizeName, config_for, image_size_of, with_image_size
+from export.video_model import memory_weights_of, video_config, video_model
 
-StateDict = dict[str, Tensor]
+AnyModel = TypeVar("AnyModel", Sam2Model, Sam2VideoModel)
 
 
 @dataclass(frozen=True)
@@ -41,18 +37,35 @@ class LoadedCheckpoint:
     model_name: str  # one of SIZES, or the directory's or repository's name
     source_name: str  # file or repository name, without folders
     source_sha256: str  # of the weights file; empty for random weights
-    unused_keys: tuple[str, ...]  # the video part, not needed for images
+    unused_keys: tuple[str, ...]  # the memory's, where it is not wanted
+    video: Sam2VideoModel | None = None  # the same weights, and the memory's
+    memory_name: str = ""  # where the memory comes from, if not from the source: it is untrained
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Whether the memory's weights are wanted, and what to do where a checkpoint has none."""
+
+    wanted: bool = True
+    untrained_seed: int | None = None  # None: a checkpoint without them is refused
+
+
+IMAGES_ONLY = Memory(wanted=False)
 
 
 def load_checkpoint(
-    source: str, size: SizeName | None = None, image_size: int | None = None
+    source: str,
+    size: SizeName | None = None,
+    image_size: int | None = None,
+    memory: Memory = IMAGES_ONLY,
 ) -> LoadedCheckpoint:
-    """Load the image part of a SAM 2.1 checkpoint.
+    """Load a SAM 2.1 checkpoint.
 
     Args:
         source: a `.pt` file of Meta's, a Hugging Face directory, or a Hugging Face id.
         size: for `.pt` files; None takes the size that the tensors' shapes show.
         image_size: None keeps what the configuration says (1024 for Meta's files).
+        memory: what is wanted besides the image part.
 
     Raises:
         CheckpointError: with the file, what was expected, what was found, and the remedy.
@@ -60,7 +73,7 @@ def load_checkpoint(
     """
     path = Path(source)
     if path.is_file():
-        return _load_meta(path, size, image_size)
+        return _load_meta(path, size, image_size, memory)
     if path.is_dir():
         directory, name = path, path.resolve().name
     else:
@@ -70,10 +83,12 @@ def load_checkpoint(
             f"{source}: --size and --model-cfg are for Meta's .pt files; a Hugging Face checkpoint "
             "brings its own configuration. Leave them out"
         )
-    return _load_directory(directory, name, image_size)
+    return _load_directory(directory, name, image_size, memory)
 
 
-def random_checkpoint(size: SizeName, seed: int, image_size: int | None = None) -> LoadedCheckpoint:
+def random_checkpoint(
+    size: SizeName, seed: int, image_size: int | None = None, memory: Memory = IMAGES_ONLY
+) -> LoadedCheckpoint:
     """An untrained model, the same for the same seed, for tests and benchmarks.
 
     Its activations keep their variance from layer to layer, so that its planes react to prompts and
@@ -83,48 +98,17 @@ def random_checkpoint(size: SizeName, seed: int, image_size: int | None = None) 
     config = with_image_size(config, image_size or image_size_of(config))
     model = Sam2Model(config)
     randomize(model, seed)
-    return LoadedCheckpoint(model.eval(), size, f"random-weights-seed-{seed}", "", ())
+    name = untrained_name(seed)
+    model.eval()
+    video = _with_untrained_memory(model, {}, seed, name) if memory.wanted else None
+    return LoadedCheckpoint(model, size, name, "", (), video, name if video else "")
 
 
-def randomize(model: nn.Module, seed: int) -> None:
-    """Fill all weights from a seed, tensor by tensor in the order of their names."""
-    generator = torch.Generator().manual_seed(seed)
-    scales = {id(tensor): scale for tensor, scale in _random_scales(model)}
-    with torch.no_grad():
-        for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-            noise = torch.randn(tensor.shape, generator=generator)
-            # SAM's own spread for the positional basis: clicks a few pixels apart must differ.
-            other = 1.0 if name.endswith("positional_embedding") else 0.2
-            mean, deviation = scales.get(id(tensor), (0.0, other))
-            tensor.copy_(mean + deviation * noise)
-        if isinstance(model, Sam2Model):  # which holds one of Meta's tensors twice
-            basis = model.prompt_encoder.shared_embedding.positional_embedding
-            model.shared_image_embedding.positional_embedding.copy_(basis)
-
-
-def _random_scales(model: nn.Module) -> Iterator[tuple[Tensor, tuple[float, float]]]:
-    """Mean and standard deviation for the weights of each kind of layer."""
-    for module in model.modules():
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if not isinstance(weight, Tensor):
-            continue
-        if isinstance(module, nn.LayerNorm):
-            yield weight, (1.0, 0.1)
-        elif isinstance(module, nn.Embedding):
-            yield weight, (0.0, 0.5)
-        else:
-            # With stride 2 and kernel 2, one pixel of a transposed convolution has its input
-            # channels, which stand in front, as its only inputs.
-            transposed = isinstance(module, nn.ConvTranspose2d)
-            fan_in = weight.shape[0] if transposed else weight[0].numel()
-            yield weight, (0.0, fan_in**-0.5)
-        if isinstance(bias, Tensor):
-            yield bias, (0.0, 0.1)
-
-
-def _load_meta(path: Path, size: SizeName | None, image_size: int | None) -> LoadedCheckpoint:
+def _load_meta(
+    path: Path, size: SizeName | None, image_size: int | None, memory: Memory
+) -> LoadedCheckpoint:
     meta = read_meta_file(path)
-    found = _size_shown_by(meta)
+    found = size_shown_by(meta)
     if size is not None and found is not None and found != size:
         raise CheckpointError(
             f"{path}: its tensors are those of size {found!r}, not of {size!r}. "
@@ -136,67 +120,86 @@ def _load_meta(path: Path, size: SizeName | None, image_size: int | None) -> Loa
             f"{path}: its tensors fit none of the sizes {', '.join(SIZES)}. Was it made by SAM 2.1's "
             "own training code, with an unchanged architecture?"
         )
-    unused = meta_video_keys(meta)
-    state = _renamed(path, {k: v for k, v in meta.items() if k not in unused})
     config = config_for(size)
-    model = _model_with(state, with_image_size(config, image_size or image_size_of(config)), path)
-    digest = sha256_of_files([path])
-    return LoadedCheckpoint(model, size, path.name, digest, tuple(sorted(unused)))
-
-
-def _load_directory(directory: Path, name: str, image_size: int | None) -> LoadedCheckpoint:
-    config = read_directory_config(directory)
-    weights, files = read_directory_weights(directory)
-    unused = transformers_video_keys(weights)
-    state = {k: v for k, v in weights.items() if k not in unused}
-    sized = with_image_size(config, image_size or image_size_of(config))
-    model = _model_with(state, sized, directory)
+    config = with_image_size(config, image_size or image_size_of(config))
+    parts = _parts(renamed(path, meta), config, {}, memory, path)
+    unused = () if memory.wanted else tuple(sorted(meta_video_keys(meta)))
     return LoadedCheckpoint(
-        model, Path(name).name, name, sha256_of_files(files), tuple(sorted(unused))
+        parts.model,
+        size,
+        path.name,
+        sha256_of_files([path]),
+        unused,
+        parts.video,
+        parts.memory_name,
     )
 
 
-def _size_shown_by(meta: StateDict) -> SizeName | None:
-    """The size whose backbone has this checkpoint's width and number of blocks."""
-    patch = meta.get("image_encoder.trunk.patch_embed.proj.weight")
-    if patch is None:
-        return None
-    norms = {k for k in meta if k.startswith("image_encoder.trunk.blocks.") and "norm1.weight" in k}
-    for size in SIZES:
-        backbone = config_for(size).vision_config.backbone_config
-        if (patch.shape[0], len(norms)) == (backbone.hidden_size, sum(backbone.blocks_per_stage)):
-            return size
-    return None
+def _load_directory(
+    directory: Path, name: str, image_size: int | None, memory: Memory
+) -> LoadedCheckpoint:
+    config, parameters = read_directory_config(directory)
+    weights, files = read_directory_weights(directory)
+    config = with_image_size(config, image_size or image_size_of(config))
+    parts = _parts(weights, config, parameters, memory, directory)
+    unused = () if memory.wanted else tuple(sorted(transformers_video_keys(weights)))
+    digest = sha256_of_files(files)
+    return LoadedCheckpoint(
+        parts.model, Path(name).name, name, digest, unused, parts.video, parts.memory_name
+    )
 
 
-def _renamed(path: Path, meta: StateDict) -> StateDict:
-    """Meta's image weights under transformers' names."""
-    state: StateDict = {}
-    points: dict[int, Tensor] = {}
-    surplus = []
-    for key, tensor in meta.items():
-        point = POINT_EMBEDDING.fullmatch(key)
-        if key == GAUSSIAN:
-            state |= dict.fromkeys(GAUSSIAN_COPIES, tensor)
-        elif point:
-            points[int(point.group(1))] = tensor
-        elif (renamed := transformers_key(key)) is not None:
-            state[renamed] = tensor
-        else:
-            surplus.append(key)
-    if surplus:
+class _Parts(NamedTuple):
+    model: Sam2Model
+    video: Sam2VideoModel | None
+    memory_name: str
+
+
+def _parts(
+    state: StateDict,
+    config: Sam2Config,
+    parameters: Mapping[str, Any],
+    memory: Memory,
+    source: Path,
+) -> _Parts:
+    """The image model, and the one with memory if it is wanted, from all weights of a source."""
+    video_keys = transformers_video_keys(state)
+    image_state = {key: tensor for key, tensor in state.items() if key not in video_keys}
+    model = _filled(Sam2Model(config), image_state, source)
+    if not memory.wanted:
+        return _Parts(model, None, "")
+    if not video_keys and memory.untrained_seed is None:
         raise CheckpointError(
-            f"{path}: {len(surplus)} keys that SAM 2.1 does not have: {_listed(surplus)}. "
-            "A checkpoint of another model, or of a changed SAM 2?"
+            f"{source}: it holds no memory, which tracking through video needs. Export the image model "
+            "alone with --no-video, or an untrained memory, for trials, with --untrained-memory 0"
         )
-    if len(points) == 4:
-        state["prompt_encoder.point_embed.weight"] = torch.cat([points[i] for i in range(4)])
-    return state
+    if not video_keys and memory.untrained_seed is not None:
+        seed = memory.untrained_seed
+        video = _with_untrained_memory(model, parameters, seed, str(source))
+        return _Parts(model, video, untrained_name(seed))
+    if memory.untrained_seed is not None:
+        raise CheckpointError(f"{source}: it holds a memory; leave --untrained-memory out")
+    empty = video_model(video_config(config, parameters, str(source)))
+    # The image model's tensors are shared, not copied.
+    return _Parts(model, _filled(empty, {**state, **model.state_dict()}, source), "")
 
 
-def _model_with(state: StateDict, config: Sam2Config, source: Path) -> Sam2Model:
-    """The model of `config` holding exactly `state`, upcast to FP32."""
-    model = Sam2Model(config)
+def _with_untrained_memory(
+    model: Sam2Model, parameters: Mapping[str, Any], seed: int, source: str
+) -> Sam2VideoModel:
+    """A model that shares the image model's weights; its memory's are made from a seed."""
+    video = video_model(video_config(model.config, parameters, source))
+    randomize(video, seed)
+    return _filled(video, {**memory_weights_of(video), **model.state_dict()}, Path(source))
+
+
+def untrained_name(seed: int) -> str:
+    """What a file says of weights that nobody trained."""
+    return f"random-weights-seed-{seed}"
+
+
+def _filled(model: AnyModel, state: StateDict, source: Path) -> AnyModel:
+    """`model` holding exactly `state`, upcast to FP32; FP32 tensors are taken as they are, not copied."""
     expected = model.state_dict()
     missing, surplus = (
         sorted(expected.keys() - state.keys()),
@@ -216,7 +219,7 @@ def _model_with(state: StateDict, config: Sam2Config, source: Path) -> Sam2Model
         raise CheckpointError(
             f"{source}: {len(wrong)} tensors have the wrong shape: {_listed(wrong)}"
         )
-    model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    model.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
     not_finite = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if not_finite:
         raise CheckpointError(f"{source}: weights that are not finite: {_listed(not_finite)}")

@@ -13,6 +13,7 @@ from transformers import Sam2Config
 
 from export.errors import CheckpointError
 from export.file_checks import describe_wrong_file
+from export.video_model import memory_parameters
 
 # Sam2VideoModel's checkpoints (what Meta publishes on Hugging Face) hold the image model too.
 _MODEL_TYPES = ("sam2", "sam2_video")
@@ -64,8 +65,9 @@ def hub_directory(repo_id: str) -> Path:
     return Path(found)
 
 
-def read_directory_config(directory: Path) -> Sam2Config:
-    """The architecture that a Hugging Face directory's `config.json` describes, image part only."""
+def read_directory_config(directory: Path) -> tuple[Sam2Config, dict[str, Any]]:
+    """The architecture that a Hugging Face directory's `config.json` describes: the image part, and the
+    memory's parameters as they stand there."""
     path = directory / "config.json"
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -84,7 +86,7 @@ def read_directory_config(directory: Path) -> Sam2Config:
     missing = [part for part in parts if not isinstance(content.get(part), dict)]
     if missing:
         raise CheckpointError(f"{path}: {', '.join(missing)} missing")
-    return Sam2Config(**{part: content[part] for part in parts})
+    return Sam2Config(**{part: content[part] for part in parts}), memory_parameters(content)
 
 
 def read_directory_weights(directory: Path) -> tuple[dict[str, Tensor], list[Path]]:

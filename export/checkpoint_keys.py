@@ -107,17 +107,60 @@ GAUSSIAN_COPIES = (
     "shared_image_embedding.positional_embedding",
 )
 
-# Tracking through video: part of the same checkpoint, of no use to the image graphs.
-_META_VIDEO_KEYS = (
-    r"memory_attention\..+",
-    r"memory_encoder\..+",
-    r"maskmem_tpos_enc",
-    r"no_mem_pos_enc",
-    r"no_obj_ptr",
-    r"no_obj_embed_spatial",
-    rf"mask_downsample\.{_WB}",
-    rf"obj_ptr_proj\.layers\.\d+\.{_WB}",
-    rf"obj_ptr_tpos_proj\.{_WB}",
+# Tracking through video: memory and pointers. Meta's key ► transformers' key, like the image's.
+_MEMORY_LAYER = r"memory_attention\.layers\.(\d+)"
+_FUSER_LAYER = r"memory_encoder\.fuser\.layers\.(\d+)"
+_DOWNSAMPLER = r"memory_encoder\.mask_downsampler\.encoder"
+_VIDEO_KEYS: tuple[tuple[str, str], ...] = (
+    (
+        rf"{_MEMORY_LAYER}\.(self_attn|cross_attn_image)\.([qkv])_proj\.{_WB}",
+        r"memory_attention.layers.\1.\2.\3_proj.\4",
+    ),
+    (
+        rf"{_MEMORY_LAYER}\.(self_attn|cross_attn_image)\.out_proj\.{_WB}",
+        r"memory_attention.layers.\1.\2.o_proj.\3",
+    ),
+    (rf"{_MEMORY_LAYER}\.(linear[12])\.{_WB}", r"memory_attention.layers.\1.\2.\3"),
+    (rf"{_MEMORY_LAYER}\.norm([1-3])\.{_WB}", r"memory_attention.layers.\1.layer_norm\2.\3"),
+    (rf"memory_attention\.norm\.{_WB}", r"memory_attention.layer_norm.\1"),
+    # Convolution, norm and activation take turns, so every third entry of Meta's list is a layer.
+    *(
+        (
+            rf"{_DOWNSAMPLER}\.{3 * layer}\.{_WB}",
+            rf"memory_encoder.mask_downsampler.layers.{layer}.conv.\1",
+        )
+        for layer in range(4)
+    ),
+    *(
+        (
+            rf"{_DOWNSAMPLER}\.{3 * layer + 1}\.{_WB}",
+            rf"memory_encoder.mask_downsampler.layers.{layer}.layer_norm.\1",
+        )
+        for layer in range(4)
+    ),
+    (rf"{_DOWNSAMPLER}\.12\.{_WB}", r"memory_encoder.mask_downsampler.final_conv.\1"),
+    (rf"memory_encoder\.pix_feat_proj\.{_WB}", r"memory_encoder.feature_projection.\1"),
+    (rf"memory_encoder\.out_proj\.{_WB}", r"memory_encoder.projection.\1"),
+    (
+        rf"{_FUSER_LAYER}\.dwconv\.{_WB}",
+        r"memory_encoder.memory_fuser.layers.\1.depthwise_conv.\2",
+    ),
+    (rf"{_FUSER_LAYER}\.norm\.{_WB}", r"memory_encoder.memory_fuser.layers.\1.layer_norm.\2"),
+    (
+        rf"{_FUSER_LAYER}\.pwconv([12])\.{_WB}",
+        r"memory_encoder.memory_fuser.layers.\1.pointwise_conv\2.\3",
+    ),
+    (rf"{_FUSER_LAYER}\.gamma", r"memory_encoder.memory_fuser.layers.\1.scale"),
+    (r"maskmem_tpos_enc", r"memory_temporal_positional_encoding"),
+    # In the checkpoint, but neither Meta's predictor nor these graphs use it.
+    (r"no_mem_pos_enc", r"no_memory_positional_encoding"),
+    (r"no_obj_ptr", r"no_object_pointer"),
+    (r"no_obj_embed_spatial", r"occlusion_spatial_embedding_parameter"),
+    (rf"mask_downsample\.{_WB}", r"mask_downsample.\1"),
+    (rf"obj_ptr_proj\.layers\.0\.{_WB}", r"object_pointer_proj.proj_in.\1"),
+    (rf"obj_ptr_proj\.layers\.1\.{_WB}", r"object_pointer_proj.layers.0.\1"),
+    (rf"obj_ptr_proj\.layers\.2\.{_WB}", r"object_pointer_proj.proj_out.\1"),
+    (rf"obj_ptr_tpos_proj\.{_WB}", r"temporal_positional_encoding_projection_layer.\1"),
 )
 _TRANSFORMERS_VIDEO_KEYS = (
     r"memory_attention\..+",
@@ -132,13 +175,13 @@ _TRANSFORMERS_VIDEO_KEYS = (
 )
 
 _COMPILED = tuple((re.compile(pattern), new) for pattern, new in _IMAGE_KEYS)
-_META_VIDEO = re.compile("|".join(_META_VIDEO_KEYS))
+_COMPILED_VIDEO = tuple((re.compile(pattern), new) for pattern, new in _VIDEO_KEYS)
 _TRANSFORMERS_VIDEO = re.compile("|".join(_TRANSFORMERS_VIDEO_KEYS))
 
 
 def transformers_key(meta_key: str) -> str | None:
-    """The name of a Meta image weight in transformers' model; None where no rule knows it."""
-    for pattern, new in _COMPILED:
+    """The name of a Meta weight in transformers' model; None where no rule knows it."""
+    for pattern, new in (*_COMPILED, *_COMPILED_VIDEO):
         found = pattern.fullmatch(meta_key)
         if found:
             return found.expand(new)
@@ -146,10 +189,10 @@ def transformers_key(meta_key: str) -> str | None:
 
 
 def meta_video_keys(keys: Iterable[str]) -> set[str]:
-    """Those of Meta's keys that belong to video tracking and are deliberately unused."""
-    return {key for key in keys if _META_VIDEO.fullmatch(key)}
+    """Those of Meta's keys that belong to video tracking."""
+    return {key for key in keys if any(p.fullmatch(key) for p, _ in _COMPILED_VIDEO)}
 
 
 def transformers_video_keys(keys: Iterable[str]) -> set[str]:
-    """Those of transformers' keys that belong to video tracking and are deliberately unused."""
+    """Those of transformers' keys that belong to video tracking."""
     return {key for key in keys if _TRANSFORMERS_VIDEO.fullmatch(key)}

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from transformers import Sam2Model
 
 from export.layers import (
     Module,
@@ -26,8 +25,8 @@ NO_TOKEN_BIAS = -1e9
 UNIT_COORD_LIMIT = 1e6
 
 
-class DecoderGraph(nn.Module):
-    """SAM 2.1's prompt encoder and mask decoder for the B objects of one image."""
+class DecoderSteps(nn.Module):
+    """SAM 2.1's prompt encoder and mask decoder, step by step: for one image, or for a video's frame."""
 
     gaussian: Tensor
     image_position: Tensor
@@ -37,7 +36,7 @@ class DecoderGraph(nn.Module):
     no_mask: Tensor
     fingerprint: Tensor
 
-    def __init__(self, model: Sam2Model, fingerprint: int) -> None:
+    def __init__(self, model: Module, fingerprint: int) -> None:
         super().__init__()
         self.image_size = image_size_of(model.config)
         self.decoder = model.mask_decoder
@@ -68,42 +67,6 @@ class DecoderGraph(nn.Module):
             ("fingerprint", torch.tensor([fingerprint], dtype=torch.int64)),
         ):
             self.register_buffer(name, tensor.detach().clone())
-
-    def forward(  # noqa: PLR0917 - the tracer passes tensors by position
-        self,
-        image_embed: Tensor,
-        high_res_feats_0: Tensor,
-        high_res_feats_1: Tensor,
-        encoder_fingerprint: Tensor,
-        unit_point_coords: Tensor,
-        token_labels: Tensor,
-        dense_mask_input: Tensor,
-        has_mask_input: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode all planes for B objects of one image.
-
-        Args:
-            image_embed: FP16 [1, C, S/16, S/16], without `no_memory_embedding`.
-            high_res_feats_0: FP16 [1, C/8, S/4, S/4].
-            high_res_feats_1: FP16 [1, C/4, S/8, S/8].
-            encoder_fingerprint: INT64 [1, 1].
-            unit_point_coords: FP32 [B, N, 2], x over the original width, y over the height.
-            token_labels: INT32 [B, N]; 0, 1 clicks, 2, 3 box corners, -1 not a point, -2 no token
-                at all: it influences nothing, as if N were one less for that object.
-            dense_mask_input: FP32 [B, 1, S/4, S/4], logits of an earlier plane.
-            has_mask_input: FP32 [B], 1 where the object's mask counts, else 0.
-
-        Returns:
-            `plane_logits` FP32 [B, 4, S/4, S/4], `plane_ious` FP32 [B, 4], and
-            `fingerprint_matches` BOOL [1]. Plane 0 is the single mask, 1 to 3 the candidates.
-        """
-        sparse, key_bias = self._sparse(unit_point_coords, token_labels)
-        image = image_embed.float() + self.no_memory
-        image = image + self._dense(dense_mask_input, has_mask_input)
-        tokens, image = self._two_way(sparse, key_bias, image)
-        planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
-        ious = torch.sigmoid(fp32(feed_forward(self.decoder.iou_prediction_head, tokens[:, 1])))
-        return planes, ious, encoder_fingerprint[0] == self.fingerprint
 
     def _sparse(self, unit_point_coords: Tensor, token_labels: Tensor) -> tuple[Tensor, Tensor]:
         """All tokens [B, 6 + N, C], and the attention bias [B, 1, 1, 6 + N] that drops some."""
@@ -180,6 +143,49 @@ class DecoderGraph(nn.Module):
         # In FP32: the logits themselves, and one small product.
         planes: Tensor = readouts @ x.reshape(-1, width, side * side)
         return planes.reshape(-1, 4, side, side)
+
+    def _ious(self, tokens: Tensor) -> Tensor:
+        """The planes' predicted IoUs [B, 4]."""
+        return torch.sigmoid(fp32(feed_forward(self.decoder.iou_prediction_head, tokens[:, 1])))
+
+
+class DecoderGraph(DecoderSteps):
+    """The B objects of one image."""
+
+    def forward(  # noqa: PLR0917 - the tracer passes tensors by position
+        self,
+        image_embed: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+        encoder_fingerprint: Tensor,
+        unit_point_coords: Tensor,
+        token_labels: Tensor,
+        dense_mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode all planes for B objects of one image.
+
+        Args:
+            image_embed: FP16 [1, C, S/16, S/16], without `no_memory_embedding`.
+            high_res_feats_0: FP16 [1, C/8, S/4, S/4].
+            high_res_feats_1: FP16 [1, C/4, S/8, S/8].
+            encoder_fingerprint: INT64 [1, 1].
+            unit_point_coords: FP32 [B, N, 2], x over the original width, y over the height.
+            token_labels: INT32 [B, N]; 0, 1 clicks, 2, 3 box corners, -1 not a point, -2 no token
+                at all: it influences nothing, as if N were one less for that object.
+            dense_mask_input: FP32 [B, 1, S/4, S/4], logits of an earlier plane.
+            has_mask_input: FP32 [B], 1 where the object's mask counts, else 0.
+
+        Returns:
+            `plane_logits` FP32 [B, 4, S/4, S/4], `plane_ious` FP32 [B, 4], and
+            `fingerprint_matches` BOOL [1]. Plane 0 is the single mask, 1 to 3 the candidates.
+        """
+        sparse, key_bias = self._sparse(unit_point_coords, token_labels)
+        image = image_embed.float() + self.no_memory
+        image = image + self._dense(dense_mask_input, has_mask_input)
+        tokens, image = self._two_way(sparse, key_bias, image)
+        planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
+        return planes, self._ious(tokens), encoder_fingerprint[0] == self.fingerprint
 
 
 def cross_attention(

@@ -74,23 +74,33 @@ DECODER_INPUTS = (
 )
 
 
+# What the inputs of each name are traced with.
+_INTEGERS = {
+    "resized_image": (torch.uint8, 0, 256),
+    "mask_prompt": (torch.uint8, 0, 2),
+    "token_labels": (torch.int32, -2, 4),
+    "maskmem_tpos": (torch.int64, 0, 7),
+    "encoder_fingerprint": (torch.int64, 0, 1),
+    "memory_fingerprint": (torch.int64, 0, 1),
+}
+_HALVES = ("image_embed", "high_res_feats_0", "high_res_feats_1", "maskmem_features")
+# Dynamic dimensions are larger than 1 and differ, so that none is taken for a constant or for another.
+_TRACED_WITH = {"batch": 2, "B": 2, "N": 3, "M": 3, "P": 5, "B or 1": 2}
+
+
 def example_inputs(dims: Mapping[str, Dims], names: tuple[str, ...], seed: int = 0) -> list[Tensor]:
-    """Inputs to trace with: dynamic dimensions get 2 and 3, so that none is taken for a constant."""
+    """Inputs to trace with."""
     generator = torch.Generator().manual_seed(seed)
-    dynamic = {"batch": 2, "B": 2, "N": 3}
     examples = []
     for name in names:
-        shape = [dynamic[d] if isinstance(d, str) else d for d in dims[name]]
-        if name == "resized_image":
-            example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        elif name == "token_labels":
-            example = torch.randint(-2, 4, shape, dtype=torch.int32, generator=generator)
-        elif name == "encoder_fingerprint":
-            example = torch.zeros(shape, dtype=torch.int64)
-        elif name in ("unit_point_coords", "dense_mask_input", "has_mask_input"):
-            example = torch.rand(shape, generator=generator)
-        else:
+        shape = [_TRACED_WITH[d] if isinstance(d, str) else d for d in dims[name]]
+        if name in _INTEGERS:
+            kind, low, high = _INTEGERS[name]
+            example = torch.randint(low, high, shape, dtype=kind, generator=generator)
+        elif name in _HALVES:
             example = torch.randn(shape, generator=generator).half()
+        else:
+            example = torch.rand(shape, generator=generator)
         examples.append(example)
     return examples
 
@@ -101,7 +111,7 @@ def write_encoder(
     """Write the encoder's ONNX file; `device` is where PyTorch runs the graph once to trace it."""
     size, channels = graphs.encoder.image_size, graphs.decoder.embed_channels
     dims = encoder_dims(size, channels)
-    _export(
+    write_graph(
         graphs.encoder, path, dims=dims, inputs=ENCODER_INPUTS, metadata=metadata, device=device
     )
 
@@ -112,7 +122,7 @@ def write_decoder(
     """Write the decoder's ONNX file; `device` is where PyTorch runs the graph once to trace it."""
     size, channels = graphs.decoder.image_size, graphs.decoder.embed_channels
     dims = decoder_dims(size, channels)
-    _export(
+    write_graph(
         graphs.decoder, path, dims=dims, inputs=DECODER_INPUTS, metadata=metadata, device=device
     )
 
@@ -131,15 +141,16 @@ def metadata_of(checkpoint: LoadedCheckpoint, graphs: Graphs, precision: str) ->
     }
 
 
-def _export(
+def write_graph(
     graph: nn.Module,
     path: Path,
     *,
     dims: Mapping[str, Dims],
     inputs: tuple[str, ...],
     metadata: Mapping[str, str],
-    device: str,
+    device: str = "cpu",
 ) -> None:
+    """Write one graph's ONNX file; `device` is where PyTorch runs it once to trace it."""
     outputs = tuple(name for name in dims if name not in inputs)
     dynamic_axes = {
         name: {axis: dim for axis, dim in enumerate(shape) if isinstance(dim, str)}

@@ -9,8 +9,15 @@ from export.errors import RepositoryError
 
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+VIDEO_FILES = (
+    "memory_attention.onnx",
+    "video_decoder.onnx",
+    "memory_encoder.onnx",
+    "mask_prompt.onnx",
+)
 
 _NEEDED = ("fingerprint", "image_size", "embed_channels")
+_NEEDED_FOR_VIDEO = (*_NEEDED, "memory_fingerprint", "memory_channels")
 _TRITON_TYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -39,6 +46,11 @@ class OnnxFile:
         """Width of the image embeddings."""
         return int(self.metadata["embed_channels"])
 
+    @property
+    def memory_channels(self) -> int:
+        """Width of the memories; only the video graphs' files know it."""
+        return int(self.metadata["memory_channels"])
+
 
 def read_onnx_file(path: Path) -> OnnxFile:
     """Read metadata and tensors.
@@ -60,10 +72,11 @@ def read_onnx_file(path: Path) -> OnnxFile:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RepositoryError(f"{path}: not a readable ONNX file ({first_line})") from error
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    missing = [name for name in _NEEDED if not metadata.get(name, "").lstrip("-").isdigit()]
+    needed = _NEEDED_FOR_VIDEO if path.name in VIDEO_FILES else _NEEDED
+    missing = [name for name in needed if not metadata.get(name, "").lstrip("-").isdigit()]
     if missing:
         raise RepositoryError(
-            f"{path}: expected a file of this exporter, with {', '.join(_NEEDED)} in its metadata; "
+            f"{path}: expected a file of this exporter, with {', '.join(needed)} in its metadata; "
             f"missing: {', '.join(missing)}"
         )
     tensors = {

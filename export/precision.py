@@ -2,15 +2,16 @@
 
 TensorRT 11 takes each tensor's type from the graph, so the types must stand in it. What stays FP32:
 LayerNorm (squares overflow), softmax, the residual streams, the positional encoding of prompts
-(its phase is many turns), the mask logits. Inputs and outputs keep their types.
+(its phase is many turns), rotary encoding, the mask logits. Inputs and outputs keep their types.
 """
 
 import copy
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from torch import nn
 
-from export.graphs import Graphs
+from export.graphs import Graphs, VideoGraphs
+from export.mask_prompt_graph import MaskPromptGraph
 
 Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -18,14 +19,18 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # `export.layers.dense` computes in the type of the layer's weights: these decide it.
 _PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
+AnyGraphs = TypeVar("AnyGraphs", Graphs, VideoGraphs)
 
-def with_precision(graphs: Graphs, precision: Precision) -> Graphs:
+
+def with_precision(graphs: AnyGraphs, precision: Precision) -> AnyGraphs:
     """The graphs in a precision; the ones given stay as they are."""
     if precision == "fp32":
         return graphs
     # Copied together, because they share conv_s0 and conv_s1 with the model.
     halved = copy.deepcopy(graphs)
     for graph in halved:
+        if isinstance(graph, MaskPromptGraph):
+            continue  # 17 weights: nothing to save
         for module in graph.modules():
             if isinstance(module, _PRODUCTS):
                 module.half()

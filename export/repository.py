@@ -1,4 +1,4 @@
-"""`models/` and two ONNX files ► a complete Triton model repository. Needs no PyTorch.
+"""`models/` and an export's ONNX files ► a complete Triton model repository. Needs no PyTorch.
 
 The configurations under `models/` are written for one image size; the comment behind a dims line is
 its formula, and here the numbers are computed anew for the size that the ONNX files say they have.
@@ -17,53 +17,83 @@ import typer
 from rich.console import Console
 
 from export.errors import ExportError, RepositoryError
-from export.onnx_files import DECODER_FILE, ENCODER_FILE, OnnxFile, read_onnx_file
+from export.onnx_files import DECODER_FILE, ENCODER_FILE, VIDEO_FILES, OnnxFile, read_onnx_file
+from export.shared_modules import SHARED_DIR, put_shared_modules_beside
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+# Each ONNX file's model is called like the file.
 ENCODER_MODEL, DECODER_MODEL = "sam2_encoder", "sam2_decoder"
+VIDEO_GRAPHS = tuple(f"sam2_{Path(name).stem}" for name in VIDEO_FILES)
 VERSION = "1"
 
 # dims: [ 32, 256, 256 ] … # [C/8, S/4, S/4]
 _DIMS_LINE = re.compile(
     r"^(?P<head>[^#]*\bdims:\s*\[)(?P<dims>[^\]]*)(?P<tail>\][^#]*#\s*)\[(?P<formula>[^\]]*)\](?P<rest>.*)$"
 )
-_TERM = re.compile(r"(?P<symbol>[SC])(?:/(?P<divisor>\d+))?")
-_FREE = ("B", "M", "N")
+_TERM = re.compile(r"(?P<symbol>[SCD])(?:/(?P<divisor>\d+))?")
+_FREE = ("B", "M", "N", "P")
 
 
-def assemble_repository(onnx_dir: Path, output_dir: Path, models_dir: Path = MODELS_DIR) -> None:
+def assemble_repository(
+    onnx_dir: Path, output_dir: Path, models_dir: Path = MODELS_DIR, *, video: bool = True
+) -> None:
     """Write the repository to `output_dir`, replacing an earlier one as a whole.
 
     Args:
-        onnx_dir: holds `encoder.onnx` and `decoder.onnx` of one export.
+        onnx_dir: holds `encoder.onnx` and `decoder.onnx` of one export, and the video graphs' files if it
+            was one with video.
         output_dir: a new or empty directory, or a model repository.
         models_dir: the configurations and Python models to copy.
+        video: False leaves out what tracks through video, even where the files are there.
 
     Raises:
         RepositoryError: the files do not belong together or do not fit the configurations, or
             `output_dir` holds something else than a model repository.
     """
-    encoder = read_onnx_file(onnx_dir / ENCODER_FILE)
-    decoder = read_onnx_file(onnx_dir / DECODER_FILE)
-    _check_pair(encoder, decoder)
+    files = _read_files(onnx_dir, video)
     refuse_other_directories(output_dir)
+    sizes = sizes_of(list(files.values()))
     with replaced_directory(output_dir) as building:
-        _copy_models(models_dir, building, encoder.image_size, encoder.embed_channels)
-        for model, file in ((ENCODER_MODEL, encoder), (DECODER_MODEL, decoder)):
+        _copy_models(models_dir, building, sizes)
+        for model, file in files.items():
             check_against_config(building / model / "config.pbtxt", file)
             (building / model / VERSION).mkdir(exist_ok=True)
             shutil.copyfile(file.path, building / model / VERSION / "model.onnx")
 
 
-def resized_config(
-    text: str, image_size: int, embed_channels: int, name: str = "config.pbtxt"
-) -> str:
+def is_of_video(model: str) -> bool:
+    """Whether a model tracks through video, and an image-only repository goes without."""
+    return model in VIDEO_GRAPHS or model.startswith("sam2_video")
+
+
+def sizes_of(files: list[OnnxFile]) -> dict[str, int]:
+    """What the symbols in the configurations' formulas stand for: S, C, and D where there is a memory."""
+    sizes = {"S": files[0].image_size, "C": files[0].embed_channels}
+    depths = [file.memory_channels for file in files if file.path.name in VIDEO_FILES]
+    return {**sizes, "D": depths[0]} if depths else sizes
+
+
+def _read_files(onnx_dir: Path, video: bool) -> dict[str, OnnxFile]:
+    """The ONNX file of each model, all of one export."""
+    names = [ENCODER_FILE, DECODER_FILE]
+    found = [name for name in VIDEO_FILES if (onnx_dir / name).is_file()]
+    if video and found:
+        names += VIDEO_FILES
+    files = {f"sam2_{Path(name).stem}": read_onnx_file(onnx_dir / name) for name in names}
+    encoder, decoder, *of_video = files.values()
+    _check_pair(encoder, decoder)
+    for file in of_video:
+        _check_pair(encoder, file)
+        _check_pair(of_video[0], file, ("memory_fingerprint", "memory_channels"))
+    return files
+
+
+def resized_config(text: str, sizes: dict[str, int], name: str = "config.pbtxt") -> str:
     """A configuration with the dims of every line that has a formula computed anew.
 
-    `dims: [ 1, 256, 64, 64 ]   # [1, C, S/16, S/16]`: S is the image size, C the embeddings' width;
-    B, M and N are -1.
+    `dims: [ 1, 256, 64, 64 ]   # [1, C, S/16, S/16]`: `sizes` says what S, the image size, C, the
+    embeddings' width, and D, the memories' width, are; B, M, N and P are -1.
     """
-    values = {"S": image_size, "C": embed_channels}
     lines = []
     for number, line in enumerate(text.split("\n"), 1):
         found = _DIMS_LINE.match(line)
@@ -74,12 +104,12 @@ def resized_config(
         terms = [term.strip() for term in found["formula"].split(",")]
         if len(terms) != len(found["dims"].split(",")):
             raise RepositoryError(f"{where}: dims and formula differ in length: {line.strip()}")
-        dims = ", ".join(str(_value(term, values, where)) for term in terms)
+        dims = ", ".join(str(_value(term, sizes, where)) for term in terms)
         lines.append(f"{found['head']} {dims} {found['tail']}[{found['formula']}]{found['rest']}")
     return "\n".join(lines)
 
 
-def _value(term: str, values: dict[str, int], where: str) -> int:
+def _value(term: str, sizes: dict[str, int], where: str) -> int:
     if term in _FREE:
         return -1
     if re.fullmatch(r"\d+", term):
@@ -87,9 +117,14 @@ def _value(term: str, values: dict[str, int], where: str) -> int:
     found = _TERM.fullmatch(term)
     if found is None:
         raise RepositoryError(
-            f"{where}: expected a number, S, C, S/n, C/n or one of {', '.join(_FREE)}; got {term!r}"
+            f"{where}: expected a number, S, C, D, S/n, C/n, D/n or one of {', '.join(_FREE)}; "
+            f"got {term!r}"
         )
-    value, divisor = values[found["symbol"]], int(found["divisor"] or 1)
+    if found["symbol"] not in sizes:
+        raise RepositoryError(
+            f"{where}: {term} is of the video graphs, which this repository has not"
+        )
+    value, divisor = sizes[found["symbol"]], int(found["divisor"] or 1)
     if value % divisor:
         raise RepositoryError(f"{where}: {term} is no whole number for {found['symbol']} = {value}")
     return value // divisor
@@ -158,40 +193,50 @@ def check_against_config(config: Path, file: OnnxFile) -> None:
         )
 
 
-def _check_pair(encoder: OnnxFile, decoder: OnnxFile) -> None:
-    for what in ("fingerprint", "image_size", "embed_channels"):
-        ours, theirs = encoder.metadata[what], decoder.metadata[what]
+def _check_pair(
+    first: OnnxFile,
+    second: OnnxFile,
+    facts: tuple[str, ...] = ("fingerprint", "image_size", "embed_channels"),
+) -> None:
+    for what in facts:
+        ours, theirs = first.metadata[what], second.metadata[what]
         if ours != theirs:
             raise RepositoryError(
-                f"{encoder.path} and {decoder.path} are of different exports: {what} is {ours} in "
-                f"the encoder and {theirs} in the decoder. Export both again from one checkpoint"
+                f"{first.path} and {second.path} are of different exports: {what} is {ours} in "
+                f"{first.path.name} and {theirs} in {second.path.name}. Export all again from one checkpoint"
             )
 
 
-def _copy_models(models_dir: Path, building: Path, image_size: int, embed_channels: int) -> None:
+def _copy_models(models_dir: Path, building: Path, sizes: dict[str, int]) -> None:
     configs = sorted(models_dir.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"{models_dir}: no */config.pbtxt; is this the folder models/?")
     for config in configs:
+        if "D" not in sizes and is_of_video(config.parent.name):
+            continue
         source, copy = config.parent, building / config.parent.name
         shutil.copytree(
             source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.onnx")
         )
         (copy / VERSION).mkdir(exist_ok=True)
+        put_shared_modules_beside(copy / VERSION, models_dir / SHARED_DIR)
         text = config.read_bytes().decode("utf-8")
-        resized = resized_config(text, image_size, embed_channels, f"{source.name}/config.pbtxt")
+        resized = resized_config(text, sizes, f"{source.name}/config.pbtxt")
         (copy / "config.pbtxt").write_bytes(resized.encode("utf-8"))
 
 
 def main(
-    onnx_dir: Annotated[Path, typer.Option(help="Folder with encoder.onnx and decoder.onnx.")],
+    onnx_dir: Annotated[Path, typer.Option(help="Folder with an export's ONNX files.")],
     output_dir: Annotated[Path, typer.Option(help="The model repository to write.")] = Path(
         "model_repository"
     ),
+    no_video: Annotated[
+        bool, typer.Option("--no-video", help="Images alone, even if the video graphs are there.")
+    ] = False,
 ) -> None:
-    """Assemble a Triton model repository from two ONNX files. Needs no PyTorch."""
+    """Assemble a Triton model repository from an export's ONNX files. Needs no PyTorch."""
     try:
-        assemble_repository(onnx_dir, output_dir)
+        assemble_repository(onnx_dir, output_dir, video=not no_video)
     except (ExportError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

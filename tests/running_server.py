@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 120
-STOP_SECONDS = 30
+START_SECONDS = 300
+STOP_SECONDS = 90
 
 
 class RunningServer:

@@ -13,7 +13,7 @@ from tests.running_server import RunningServer
 
 def cache_metrics(server: RunningServer) -> dict[str, float]:
     """The embedding cache's own metrics, by name without the prefix."""
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
+    with urllib.request.urlopen(server.metrics_url, timeout=60) as answer:
         text = answer.read().decode()
     pattern = r"^sam2_embedding_cache_(\w+?)(?:{[^}]*})? (\S+)$"
     return {name: float(value) for name, value in re.findall(pattern, text, re.M)}

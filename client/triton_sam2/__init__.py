@@ -1,11 +1,18 @@
 """Segment Anything 2.1 on NVIDIA Triton: from an image file's bytes to masks in one call."""
 
-from triton_sam2._async_client import AsyncSAM2TritonClient
-from triton_sam2._client import SAM2TritonClient
+from triton_sam2._calls.flows import RetryPolicy
+from triton_sam2._clients.asynchronous import AsyncSAM2TritonClient
+from triton_sam2._clients.blocking import SAM2TritonClient
+from triton_sam2._clients.speculative import (
+    SpeculativeSAM2Client,
+    queue_multiple_requests,
+    wait_for_latest_result,
+)
 from triton_sam2._errors import (
     AccessDeniedError,
     CallCancelledError,
     CallTimeoutError,
+    ImageChangedError,
     ImageNotFoundError,
     InvalidInputError,
     MissingExtraError,
@@ -17,15 +24,11 @@ from triton_sam2._errors import (
     ServerUnreachableError,
     TritonSam2Error,
 )
-from triton_sam2._flows import RetryPolicy
-from triton_sam2._images import ImageHandle
-from triton_sam2._masks import CocoAnnotation, CocoRle
-from triton_sam2._result import Segmentation
-from triton_sam2._speculative import (
-    SpeculativeSAM2Client,
-    queue_multiple_requests,
-    wait_for_latest_result,
-)
+from triton_sam2._inputs.generator import GeneratorParameters
+from triton_sam2._inputs.images import ImageHandle
+from triton_sam2._results.generated import GeneratedMasks, MaskRecord
+from triton_sam2._results.masks import CocoAnnotation, CocoRle
+from triton_sam2._results.segmentation import Segmentation
 
 __all__ = [
     "AccessDeniedError",
@@ -34,9 +37,13 @@ __all__ = [
     "CallTimeoutError",
     "CocoAnnotation",
     "CocoRle",
+    "GeneratedMasks",
+    "GeneratorParameters",
+    "ImageChangedError",
     "ImageHandle",
     "ImageNotFoundError",
     "InvalidInputError",
+    "MaskRecord",
     "MissingExtraError",
     "ModelNotFoundError",
     "NoImageError",

@@ -4,6 +4,7 @@ TritonSam2Error
 ├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
 ├── NoImageError                             predict before set_image
 ├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
+│   └── ImageChangedError                    its id stands for another image now
 ├── ServerUnavailableError                   overloaded, loading or restarting: try again later
 │   └── ServerUnreachableError               nobody answers at this URL
 ├── CallTimeoutError (also TimeoutError)     no answer within the timeout
@@ -30,6 +31,10 @@ class NoImageError(TritonSam2Error):
 
 class ImageNotFoundError(TritonSam2Error):
     """The server does not have this image (any more), and its bytes are not at hand to send again."""
+
+
+class ImageChangedError(ImageNotFoundError):
+    """The id stands for another image now than the one that the call was about: no mask is handed over."""
 
 
 class ServerUnavailableError(TritonSam2Error):

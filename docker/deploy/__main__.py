@@ -46,6 +46,9 @@ def up(
         int | None,
         typer.Option(help="Edge of the square the model sees. Default: the checkpoint's own."),
     ] = None,
+    no_video: Annotated[
+        bool, typer.Option("--no-video", help="Images alone: no models for tracking through video.")
+    ] = False,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
@@ -53,7 +56,10 @@ def up(
         bool, typer.Option("--tensorrt", help="TensorRT instead of CUDA; builds engines first.")
     ] = False,
     secure: Annotated[
-        bool, typer.Option("--secure", help="A gateway with TLS, API keys and limits.")
+        bool,
+        typer.Option(
+            "--secure", help="TLS, API keys, every message read; Triton itself is closed."
+        ),
     ] = False,
     tls_host: Annotated[
         list[str] | None, typer.Option(help="A name or address of the gateway; repeat for more.")
@@ -79,6 +85,7 @@ def up(
         profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
         image_size=image_size,
+        video=not no_video,
     )
     deploy_dir = DeployDir(directory)
     try:
@@ -91,7 +98,10 @@ def up(
             deploy_dir, deployment.profiles, "up", "--detach", "--build", "--force-recreate"
         )
         urls = steps.urls(deployment)
-        steps.wait_for_answer(urls["gRPC"], wait, typer.echo)
+        if secure:
+            steps.wait_inside(deploy_dir, deployment, wait, typer.echo)
+        else:
+            steps.wait_for_answer(urls["gRPC"], wait, typer.echo)
     except DeployError as error:
         raise _explained(error) from error
     for name, url in urls.items():
@@ -148,13 +158,17 @@ def reload(
     *,
     size: Size,
     checkpoint: CheckpointOption = None,
-    url: Annotated[str | None, typer.Option(help="HOST:PORT of gRPC; default: this one.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of Triton's gRPC; default: this machine's, or in the container."
+        ),
+    ] = None,
     directory: DirectoryOption = DEFAULT_DIRECTORY,
 ) -> None:
     """Put another size into the running server, which answers all the while."""
     _refuse_weights_for_demo(size, checkpoint, None)
     deploy_dir = DeployDir(directory)
-    address = url or f"127.0.0.1:{os.environ.get('SAM2_GRPC_PORT', '8001')}"
     try:
         before = deploy_dir.read()
         after = replace(before, size=size.value)
@@ -162,17 +176,27 @@ def reload(
         check_interchangeable(deploy_dir.repository, deploy_dir.staged)
         deploy_dir.swap_in_staged()
         try:
-            reload_models(address, deploy_dir.admin_key(), typer.echo)
-            steps.wait_for_answer(f"grpc://{address}", 120, typer.echo)
+            _load(deploy_dir, after, url)
         except DeployError:
             typer.echo("It failed; going back to the models before.", err=True)
             deploy_dir.swap_in_staged()
-            reload_models(address, deploy_dir.admin_key(), typer.echo)
+            _load(deploy_dir, before, url)
             raise
         deploy_dir.prepare(after)
     except DeployError as error:
         raise _explained(error) from error
     typer.echo(f"Serving {size.value}. Images have to be sent again; clients do so by themselves.")
+
+
+def _load(deploy_dir: DeployDir, deployment: Deployment, url: str | None) -> None:
+    """Have the server load what lies in its repository now, and wait for an answer by it."""
+    if url is None and "secure" in deployment.profiles:
+        steps.reload_inside(deploy_dir, deployment)
+        steps.wait_inside(deploy_dir, deployment, 120, typer.echo)
+        return
+    address = url or f"127.0.0.1:{os.environ.get('SAM2_GRPC_PORT', '8001')}"
+    reload_models(address, deploy_dir.admin_key(), typer.echo)
+    steps.wait_for_answer(f"grpc://{address}", 120, typer.echo)
 
 
 def _refuse_weights_for_demo(size: Size, checkpoint: str | None, image_size: int | None) -> None:

@@ -35,6 +35,7 @@ class Deployment:
     profiles: list[str] = field(default_factory=list)
     tls_hosts: list[str] = field(default_factory=lambda: ["localhost", "127.0.0.1"])
     image_size: int | None = None  # None: the checkpoint's own
+    video: bool = True  # False: images alone, nothing of tracking is exported or loaded
 
     @property
     def precision(self) -> str:
@@ -100,7 +101,9 @@ class DeployDir:
     def _write_gateway(self, hosts: list[str]) -> None:
         directory = self.path / "gateway"
         directory.mkdir(exist_ok=True)
-        keys_file = self._secret("api_keys", f"# NAME KEY\nfirst {secrets.token_urlsafe(32)}")
+        keys_file = self._secret(
+            "api_keys", f"# NAME KEY [TENANT]\nfirst {secrets.token_urlsafe(32)}"
+        )
         write_private(
             directory / "api_keys.conf", render_api_keys(read_api_keys(keys_file.read_text()))
         )

@@ -11,10 +11,13 @@ TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template
 # HTTP status ► gRPC status and what both say. 429 and 503 are UNAVAILABLE: clients try again.
 REFUSALS = {
     401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
-    404: (12, "the gateway passes inference, health and metadata of sam2 and sam2_embedding only"),
-    411: (3, "send Content-Length, or Inference-Header-Content-Length with the length of the JSON"),
+    404: (
+        12,
+        "the gateway passes /v1, and inference, health and metadata of sam2, sam2_embedding and"
+        " sam2_automask only",
+    ),
     413: (8, "the request is larger than the gateway allows"),
-    429: (14, "too many requests for this API key; try again later"),
+    429: (14, "too many connections for this API key; try again later"),
     503: (14, "the server does not answer; try again later"),
 }
 API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -27,8 +30,8 @@ class GatewaySettings:
     """Addresses, places and limits; the defaults are those of the container."""
 
     listen: str = "0.0.0.0:8443"
-    upstream_http: str = "sam2:8000"
-    upstream_grpc: str = "sam2:8001"
+    upstream_http: str = "front:8080"
+    upstream_grpc: str = "front:8081"
     config_dir: str = "/etc/sam2-gateway"
     runtime_dir: str = "/tmp"  # noqa: S108 - a tmpfs of the container's own
     access_log: str = "/dev/stdout"
@@ -37,9 +40,10 @@ class GatewaySettings:
     max_body: str = "80m"
     # Encoding on a busy CPU takes seconds; nothing takes minutes.
     answer_timeout: str = "120s"
-    requests_per_second: str = "50r/s"
-    burst: int = 100
-    requests_at_once: int = 32
+    # The front's 32 requests and 32 streams of a key, which it refuses in its own words, and a few senders.
+    connections_at_once: int = 80
+    # Between two messages of a stream.
+    stream_timeout: str = "1h"
     # Demand certificates of this authority (client_ca.pem in config_dir) besides API keys.
     client_certificates: bool = False
 
@@ -76,6 +80,7 @@ def _refusal(status: int) -> str:
             default_type application/grpc;
             add_header grpc-status {grpc_status} always;
             add_header grpc-message "{message}" always;
+            add_header grpc-accept-encoding identity always;
             return 204;
         }}
 """
@@ -83,6 +88,7 @@ def _refusal(status: int) -> str:
 
 def render_api_keys(keys: dict[str, str]) -> str:
     """The map's lines for client name ► key; raises ValueError where one could break out of them."""
+    names: dict[str, str] = {}
     for name, key in keys.items():
         if not CLIENT_NAME.fullmatch(name):
             raise ValueError(f"client name: expected {CLIENT_NAME.pattern}; got {name!r}")
@@ -90,18 +96,27 @@ def render_api_keys(keys: dict[str, str]) -> str:
             raise ValueError(
                 f"API key of {name}: expected {API_KEY.pattern}; got {len(key)} characters"
             )
-    return "".join(f'"{key}" "{name}";\n' for name, key in keys.items())
+        if key in names:
+            raise ValueError(
+                f"API key of {name}: expected one of its own; got that of {names[key]}"
+            )
+        names[key] = name
+    # Patterns, because nginx looks up plain strings regardless of case. API_KEY leaves nothing to escape.
+    return "".join(f'"~^{key}$" "{name}";\n' for name, key in keys.items())
 
 
 def read_api_keys(text: str) -> dict[str, str]:
-    """Client name ► key from lines `NAME KEY`; empty lines and # comments are skipped."""
+    """Client name ► key from lines `NAME KEY [TENANT]`; empty lines and # comments are skipped.
+
+    Tenants are the front's to know, which reads the same file.
+    """
     keys: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#", 1)[0].split()
         if not words:
             continue
-        if len(words) != 2 or words[0] in keys:
-            raise ValueError(f"API keys, line {number}: expected NAME KEY, each name once")
+        if len(words) not in (2, 3) or words[0] in keys:
+            raise ValueError(f"API keys, line {number}: expected NAME KEY [TENANT], each name once")
         keys[words[0]] = words[1]
     return keys
 

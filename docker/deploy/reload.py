@@ -4,22 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
-from sam2_server.process import ADMIN_KEY_HEADER
-from tritonclient import grpc
+from google.protobuf import text_format
+from sam2_server.errors import LauncherError
+from sam2_server.loading import load_models
 from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import InferenceServerException
 
 from deploy.errors import DeployError
 
-# The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
-# and clients send the image again, which is better than a mask from other weights.
-ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding")
-LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
-
 
 def check_interchangeable(old_repository: Path, new_repository: Path) -> None:
-    """Raise where the new models' tensors differ from the old ones': that takes a new deployment."""
+    """Raise where the models or their tensors differ from the old ones': that takes a new deployment."""
+    for old in sorted(old_repository.glob("*/config.pbtxt")):
+        if not (new_repository / old.parent.name / "config.pbtxt").is_file():
+            raise DeployError(f"{old.parent.name} is gone; just deploy again")
     for path in sorted(new_repository.glob("*/config.pbtxt")):
         old_path = old_repository / path.parent.name / "config.pbtxt"
         if not old_path.is_file():
@@ -33,19 +30,15 @@ def check_interchangeable(old_repository: Path, new_repository: Path) -> None:
 
 
 def reload_models(url: str, admin_key: str, report: Callable[[str], None]) -> None:
-    """Load each model anew through the closed administrative call; the old one serves meanwhile.
+    """Load each model anew over a gRPC port that this machine reaches.
 
     Raises:
         DeployError: a model did not load. Triton goes on serving the old one of it.
     """
-    headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
-    with grpc.InferenceServerClient(url) as client:
-        for model in ORDER:
-            report(f"loading {model}")
-            try:
-                client.load_model(model, headers=headers, client_timeout=LOAD_SECONDS)
-            except InferenceServerException as error:
-                raise DeployError(f"{model} was not loaded: {error.message()}") from error
+    try:
+        load_models(url, admin_key, report)
+    except LauncherError as error:
+        raise DeployError(error.problem) from error
 
 
 def _read(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """What an image installs from PyPI, read from pyproject.toml so that nothing is declared twice.
 
-Runs in the build stage, where there is nothing but a Python: `python requirements.py cpu|gpu`.
+Runs in the build stage, where there is nothing but a Python: `python requirements.py cpu|gpu|front`.
 """
 
 import re
@@ -15,16 +15,16 @@ NOT_IN_GPU_IMAGE = {"nvidia-pytriton", "onnxruntime"}
 
 
 def requirements(pyproject: str, target: str) -> list[str]:
-    """Requirement lines of an image target, `cpu` or `gpu`."""
-    if target not in ("cpu", "gpu"):
-        raise ValueError(f"target: expected cpu or gpu; got {target!r}")
+    """Requirement lines of an image target: `cpu`, `gpu` or `front`."""
+    if target not in ("cpu", "gpu", "front"):
+        raise ValueError(f"target: expected cpu, gpu or front; got {target!r}")
     project = tomllib.loads(pyproject)["project"]
-    server = [
+    extra = [
         line
-        for line in project["optional-dependencies"]["server"]
-        if target == "cpu" or _name(line) not in NOT_IN_GPU_IMAGE
+        for line in project["optional-dependencies"]["front" if target == "front" else "server"]
+        if target != "gpu" or _name(line) not in NOT_IN_GPU_IMAGE
     ]
-    return sorted({*project["dependencies"], *server})
+    return sorted({*project["dependencies"], *extra})
 
 
 def _name(requirement: str) -> str:

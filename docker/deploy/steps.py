@@ -16,6 +16,9 @@ from deploy.gpu_profile import GpuSettings, Provider, apply_to_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker/compose.yaml"
+# Triton's own ports, where no gateway stands before it.
+OPEN_COMPOSE_FILE = ROOT / "docker/compose.open.yaml"
+STATE_DIR, ADMIN_KEY_FILE = "/var/lib/sam2", "/run/secrets/admin_key"  # in the server's container
 DEMO_ONNX = ROOT / "export/demo_model/onnx"
 ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
 
@@ -28,14 +31,19 @@ def stage_repository(
     With a `checkpoint` (Meta's .pt file, a Hugging Face directory or id), nothing is downloaded from Meta.
     """
     shutil.rmtree(directory.staged, ignore_errors=True)
+    images_alone = () if deployment.video else ("--no-video",)
     if deployment.size == "demo":
-        _python("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged)
+        _python(
+            *("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged),
+            *images_alone,
+        )
     else:
         if checkpoint is None:
             _python("export.download", deployment.size)
         _python(
             *("export", *_weights(deployment.size, checkpoint)),
             *("--precision", deployment.precision),
+            *images_alone,
             *("--output-dir", directory.staged, "--device", _export_device(deployment)),
             *(
                 ()
@@ -80,13 +88,13 @@ def compose(directory: DeployDir, profiles: Sequence[str], *arguments: str) -> N
         if os.getuid() != 0:
             environment.setdefault("PODMAN_USERNS", "keep-id")
     options = [word for profile in profiles for word in ("--profile", profile)]
+    files = [COMPOSE_FILE, *([] if "secure" in profiles else [OPEN_COMPOSE_FILE])]
     done = subprocess.run(
         [
             *command,
             "--env-file",
             str(directory.env_file),
-            "-f",
-            str(COMPOSE_FILE),
+            *(word for file in files for word in ("-f", str(file))),
             *options,
             *arguments,
         ],
@@ -101,15 +109,53 @@ def compose(directory: DeployDir, profiles: Sequence[str], *arguments: str) -> N
 
 def wait_for_answer(url: str, seconds: float, report: Callable[[str], None]) -> None:
     """Return once the server answers a real call."""
+
+    def problem() -> str | None:
+        result = probe(url, 60)
+        return None if result.healthy else result.message
+
+    _wait(problem, url, seconds, report)
+
+
+def wait_inside(
+    directory: DeployDir, deployment: Deployment, seconds: float, report: Callable[[str], None]
+) -> None:
+    """The same, asked in the server's container, whose ports nobody else reaches."""
+
+    def problem() -> str | None:
+        try:
+            in_server(directory, deployment, "probe", "--state-dir", STATE_DIR, "--timeout", "60")
+        except DeployError as error:
+            return str(error)
+        return None
+
+    _wait(problem, "the server in its container", seconds, report)
+
+
+def reload_inside(directory: DeployDir, deployment: Deployment) -> None:
+    """Load the models anew from within the server's container, which holds the administrative key."""
+    options = ("--state-dir", STATE_DIR, "--admin-key-file", ADMIN_KEY_FILE)
+    in_server(directory, deployment, "load", *options)
+
+
+def in_server(directory: DeployDir, deployment: Deployment, *arguments: str) -> None:
+    """Run the launcher's command line in the server's container."""
+    command = ("exec", "-T", deployment.profiles[0], "python3", "-m", "sam2_server", *arguments)
+    compose(directory, deployment.profiles, *command)
+
+
+def _wait(
+    problem: Callable[[], str | None], what: str, seconds: float, report: Callable[[str], None]
+) -> None:
     deadline = time.monotonic() + seconds
     said = ""
-    while not (result := probe(url, 60)).healthy:
+    while (message := problem()) is not None:
         if time.monotonic() > deadline:
             raise DeployError(
-                f"No answer from {url} within {seconds:g} s, last: {result.message}. See just logs"
+                f"No answer from {what} within {seconds:g} s, last: {message}. See just logs"
             )
-        if result.message != said:
-            said = result.message
+        if message != said:
+            said = message
             report(f"waiting: {said}")
         time.sleep(2)
 
@@ -120,14 +166,15 @@ def urls(deployment: Deployment) -> dict[str, str]:
     def port(name: str, default: str) -> str:
         return os.environ.get(name, default)
 
-    found = {
-        "HTTP": f"http://127.0.0.1:{port('SAM2_HTTP_PORT', '8000')}",
-        "gRPC": f"grpc://127.0.0.1:{port('SAM2_GRPC_PORT', '8001')}",
-        "metrics": f"http://127.0.0.1:{port('SAM2_METRICS_PORT', '8002')}/metrics",
-    }
     if "secure" in deployment.profiles:
         gateway = port("SAM2_GATEWAY_PORT", "8443")
-        found["gateway"] = f"https://localhost:{gateway} and grpcs://localhost:{gateway}"
+        found = {"gateway": f"https://localhost:{gateway} and grpcs://localhost:{gateway}"}
+    else:
+        found = {
+            "HTTP": f"http://127.0.0.1:{port('SAM2_HTTP_PORT', '8000')}",
+            "gRPC": f"grpc://127.0.0.1:{port('SAM2_GRPC_PORT', '8001')}",
+            "metrics": f"http://127.0.0.1:{port('SAM2_METRICS_PORT', '8002')}/metrics",
+        }
     if "monitoring" in deployment.profiles:
         found["Grafana"] = f"http://127.0.0.1:{port('SAM2_GRAFANA_PORT', '3000')}"
         found["Prometheus"] = f"http://127.0.0.1:{port('SAM2_PROMETHEUS_PORT', '9090')}"

@@ -1,19 +1,23 @@
-"""The command line: serve, stop, status, probe."""
+"""The command line: serve, stop, status, probe, load."""
 
 import json
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from sam2_server import control
+from sam2_server.addresses import without_brackets
 from sam2_server.detach import serve_detached
-from sam2_server.errors import CrashLoopError, LauncherError
+from sam2_server.errors import CrashError, LauncherError
+from sam2_server.loading import load_models
+from sam2_server.output import ForgivingOutput
 from sam2_server.ports import Ports
+from sam2_server.probe import Asker
 from sam2_server.probe import probe as ask
 from sam2_server.process import ServerOptions
 from sam2_server.serving import prepare, read_admin_key
@@ -21,7 +25,7 @@ from sam2_server.state import StateDir
 from sam2_server.supervisor import SupervisorOptions
 
 EXIT_FAILED = 1
-EXIT_CRASH_LOOP = 3
+EXIT_CRASHED = 3
 
 app = typer.Typer(
     help="Serve SAM 2.1 with a local Triton server.", no_args_is_help=True, add_completion=False
@@ -39,7 +43,7 @@ def serve(
         "model_repository"
     ),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is everybody.")
+        str, typer.Option(help="Address to listen on, IPv4 or IPv6; 0.0.0.0 is everybody.")
     ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8001,
@@ -70,10 +74,6 @@ def serve(
     probe: Annotated[bool, typer.Option(help="Test the server by inferences of its own.")] = True,
     probe_interval: Annotated[float, typer.Option(min=1, help="Seconds between probes.")] = 30,
     probe_timeout: Annotated[float, typer.Option(min=1, help="Seconds a probe may take.")] = 20,
-    max_crashes: Annotated[
-        int, typer.Option(min=1, help="Give up after that many crashes within the window.")
-    ] = 5,
-    crash_window: Annotated[float, typer.Option(min=1, help="That window, in seconds.")] = 300,
     start_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds until it must be ready.")
     ] = 600,
@@ -89,7 +89,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start the server and keep it running until Ctrl-C or SIGTERM."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, file=cast(IO[str], ForgivingOutput(sys.stdout)))
     directory = StateDir(state_dir.resolve())
     try:
         if detach:
@@ -101,14 +101,12 @@ def serve(
             start_timeout_seconds=start_timeout,
             probe_interval_seconds=probe_interval,
             probe_timeout_seconds=probe_timeout,
-            max_crashes=max_crashes,
-            crash_window_seconds=crash_window,
             full_log=full_log,
             ready_file=ready_file,
         )
         server = ServerOptions(
             model_repository=model_repository.resolve(),
-            host=host,
+            host=without_brackets(host),
             ports=Ports(http_port, grpc_port, metrics_port),
             shm_mb=shm_mb,
             shm_growth_mb=shm_growth_mb,
@@ -163,19 +161,50 @@ def probe(
         typer.Option(help="grpc://HOST:PORT or http://HOST:PORT; default: the running server's."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds the answer may take.")] = 20,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Ask about an image that has to be encoded, not the one that the launcher asks about; "
+            "always so with --url.",
+        ),
+    ] = False,
     state_dir: StateDirOption = DEFAULT_STATE_DIR,
 ) -> None:
-    """Ask for one mask of a tiny image; the exit code is 0 only if it comes in time."""
+    """Ask for one mask of a tiny image; the exit code is 0 only if it comes in time.
+
+    Never through a proxy.
+    """
+    asker = None
     if url is None:
         state = control.running_state(StateDir(state_dir.resolve()))
         if state is None:
             typer.echo(f"No server is running in {state_dir}; name one with --url.", err=True)
             raise typer.Exit(EXIT_FAILED)
         url = state.urls["probe"]
+        asker = None if fresh else Asker(state.probe_token)
     started = time.monotonic()
-    result = ask(url, timeout)
+    result = ask(url, timeout, asker)
     typer.echo(f"{result.message} ({time.monotonic() - started:.2f} s)", err=not result.healthy)
     raise typer.Exit(0 if result.healthy else EXIT_FAILED)
+
+
+@app.command()
+def load(
+    *,
+    admin_key_file: Annotated[Path, typer.Option(exists=True, help="As given to `serve`.")],
+    state_dir: StateDirOption = DEFAULT_STATE_DIR,
+) -> None:
+    """Have the running server load the repository's weights anew; it answers all the while."""
+    state = control.running_state(StateDir(state_dir.resolve()))
+    if state is None:
+        typer.echo(f"No server is running in {state_dir}.", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    try:
+        admin_key = read_admin_key(admin_key_file) or ""
+        load_models(state.urls["grpc"].rpartition("/")[2], admin_key, typer.echo)
+    except LauncherError as error:
+        raise _explained(error) from error
 
 
 def _explained(error: LauncherError) -> typer.Exit:
@@ -183,4 +212,4 @@ def _explained(error: LauncherError) -> typer.Exit:
     console.print(f"[red]{type(error).__name__.removesuffix('Error')}:[/red] ", end="")
     console.print(error.problem, markup=False, highlight=False)
     console.print(error.remedy, markup=False, highlight=False)
-    return typer.Exit(EXIT_CRASH_LOOP if isinstance(error, CrashLoopError) else EXIT_FAILED)
+    return typer.Exit(EXIT_CRASHED if isinstance(error, CrashError) else EXIT_FAILED)

@@ -2,17 +2,19 @@
 
 import contextlib
 import time
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from sam2_server.errors import LauncherError
+from sam2_server.plain_paths import remove_private_directory
 from sam2_server.process import kill_processes
 from sam2_server.readiness import is_ready
 from sam2_server.shared_memory import remove_regions
 from sam2_server.state import ServerState, StateDir
 
-# Triton's own limit for requests in flight, then the launcher's for Triton, and some.
-STOP_SECONDS = 30.0
+# The launcher's limit for requests in flight, the time to end all processes, and some.
+STOP_SECONDS = 35.0
 
 
 def running_state(state_dir: StateDir) -> ServerState | None:
@@ -35,6 +37,8 @@ def stop(state_dir: StateDir) -> str:
             _wait_until_gone(launcher, state)
     ended = kill_processes(state.shm_prefix)
     removed = remove_regions(state.shm_prefix)
+    if state.private_directory is not None:
+        remove_private_directory(Path(state.private_directory))
     # A launcher that started in between has written a state of its own.
     if (now := state_dir.read()) is not None and now.launcher == state.launcher:
         state_dir.remove()

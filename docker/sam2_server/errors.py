@@ -34,5 +34,5 @@ class StartError(LauncherError):
     """tritonserver did not become ready."""
 
 
-class CrashLoopError(LauncherError):
-    """tritonserver or its models crashed too often."""
+class CrashError(LauncherError):
+    """tritonserver or one of its models crashed, and nobody was to start it again."""

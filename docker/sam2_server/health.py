@@ -1,24 +1,35 @@
-"""The backstop behind the stub watch: periodic probes that never take a busy server for a hung one."""
+"""The backstop behind the stub watch: periodic probes that never take a busy server for a hung one.
+
+Most ask about one cached image, as a user's clicks do; every few about a fresh one, as a user's next image
+does: a hung encoder is seen by nobody else.
+"""
 
 import http.client
 import re
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from sam2_server.probe import MODEL, ProbeResult, probe
+from sam2_server import direct_http
+from sam2_server.probe import MODEL, Asker, ProbeResult, probe
 
 FAILURES_UNTIL_HUNG = 3
 RETRY_SECONDS = 5.0
+# One in so many probes brings an image that has to be encoded.
+FRESH_EVERY = 4
+# What a fresh image takes beyond a click; answers and processor time of these tell whether it is stuck.
+IMAGE_MODELS = ("sam2_preprocess", "sam2_encoder")
+# A process that Triton called unhealthy in so many answers to probes within this window is a suspect,
+# whatever the probes in between said: where a model has two processes, they meet the other one.
+SUSPECT_ANSWERS = 2
+SUSPECT_WINDOW_SECONDS = 60.0
+METRICS_TIMEOUT_SECONDS = 5.0
 # A tree that computes with a quarter of a core or more is at work, however long it takes.
 BUSY_CORES = 0.25
-SUCCESSES = re.compile(
-    rf'^nv_inference_request_success\{{model="{MODEL}",.*?\}} (\S+)', re.MULTILINE
-)
+SUCCESSES = re.compile(r'^nv_inference_request_success\{model="([^"]+)",.*?\} (\S+)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,8 +38,10 @@ class Sample:
 
     result: ProbeResult
     taken_at: float
-    answered_requests: float | None  # by the public model, None where the metrics did not answer
+    # By the models that were asked, None where the metrics did not answer.
+    answered_requests: float | None
     cpu_seconds: float
+    fresh: bool = False
 
 
 class HealthWatch:
@@ -38,6 +51,7 @@ class HealthWatch:
         self,
         server_pid: int,
         *,
+        asker: Asker,
         probe_url: str,
         metrics_url: str,
         interval_seconds: float,
@@ -45,6 +59,7 @@ class HealthWatch:
         report: Callable[[str], None],
     ) -> None:
         self._server_pid = server_pid
+        self._asker = asker
         self._probe_url = probe_url
         self._metrics_url = metrics_url
         self._interval_seconds = interval_seconds
@@ -54,6 +69,8 @@ class HealthWatch:
         self._pending: Future[Sample] | None = None
         self._next_at = time.monotonic() + interval_seconds
         self._silent: list[Sample] = []
+        self._probes = 0
+        self._stuck_at: dict[str, list[float]] = {}
         self._last_error: str | None = None
 
     def check(self) -> str | None:
@@ -61,7 +78,10 @@ class HealthWatch:
         now = time.monotonic()
         if self._pending is None:
             if now >= self._next_at:
-                self._pending = self._executor.submit(self._sample)
+                self._probes += 1
+                # Once a fresh image got no answer, a cached one's says nothing about it.
+                fresh = self._silent[-1].fresh if self._silent else self._probes % FRESH_EVERY == 0
+                self._pending = self._executor.submit(self._sample, fresh)
             return None
         if not self._pending.done():
             return None
@@ -71,11 +91,22 @@ class HealthWatch:
         self._next_at = now + (RETRY_SECONDS if self._silent else self._interval_seconds)
         return verdict
 
+    def suspects(self, now: float) -> set[str]:
+        """The model instances that probes have met as unhealthy again and again lately."""
+        return {
+            instance
+            for instance, times in self._stuck_at.items()
+            if sum(now - at < SUSPECT_WINDOW_SECONDS for at in times) >= SUSPECT_ANSWERS
+        }
+
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _judge(self, sample: Sample) -> str | None:
         result = sample.result
+        if (instance := result.stuck_instance) is not None:
+            earlier = self._stuck_at.get(instance, [])[1 - SUSPECT_ANSWERS :]
+            self._stuck_at[instance] = [*earlier, sample.taken_at]
         if result.healthy:
             self._silent.clear()
             self._last_error = None
@@ -96,19 +127,23 @@ class HealthWatch:
             self._report("the health probe gets no answer in time; the server is busy, not hung")
             return None
         return (
-            f"no answer to {FAILURES_UNTIL_HUNG} health probes of {self._timeout_seconds:g} s each, "
-            "none to any other request, and no computing"
+            f"no answer to {FAILURES_UNTIL_HUNG} health probes of {self._timeout_seconds:g} s each"
+            f"{' with a fresh image' if sample.fresh else ''}, none to any other such request, and no "
+            "computing"
         )
 
-    def _sample(self) -> Sample:
-        result = probe(self._probe_url, self._timeout_seconds)
+    def _sample(self, fresh: bool) -> Sample:
+        result = probe(self._probe_url, self._timeout_seconds, None if fresh else self._asker)
         # Only where it matters: the tree's processor time costs a look at every process.
         silent = result.no_answer
         return Sample(
             result,
             time.monotonic(),
-            answered_requests(self._metrics_url) if silent else None,
-            cpu_seconds(self._server_pid) if silent else 0.0,
+            answered_requests(self._metrics_url, IMAGE_MODELS[-1] if fresh else MODEL)
+            if silent
+            else None,
+            cpu_seconds(self._server_pid, IMAGE_MODELS if fresh else ()) if silent else 0.0,
+            fresh,
         )
 
 
@@ -124,27 +159,43 @@ def is_busy(first: Sample, last: Sample) -> bool:
     return last.cpu_seconds - first.cpu_seconds > BUSY_CORES * elapsed
 
 
-def answered_requests(metrics_url: str) -> float | None:
+def answered_requests(metrics_url: str, model: str) -> float | None:
+    """By that model, or by the public one where there is none of that name."""
     try:
-        with urllib.request.urlopen(metrics_url, timeout=5) as response:  # noqa: S310 - our own URL
-            text = response.read().decode()
+        text = direct_http.get(metrics_url, METRICS_TIMEOUT_SECONDS).decode()
     except (OSError, http.client.HTTPException):
         return None
-    return sum(float(value) for value in SUCCESSES.findall(text))
+    counts: dict[str, float] = {}
+    for name, count in SUCCESSES.findall(text):
+        counts[name] = counts.get(name, 0.0) + float(count)
+    return counts.get(model, counts.get(MODEL, 0.0))
 
 
-def cpu_seconds(server_pid: int) -> float:
-    """Processor time that a server and its stubs have used so far."""
-    total = 0.0
+def cpu_seconds(server_pid: int, models: tuple[str, ...] = ()) -> float:
+    """Processor time that a server and its stubs have used so far, or the stubs of `models` alone."""
     try:
         server = psutil.Process(server_pid)
-        tree = [server, *server.children(recursive=True)]
+        children = server.children(recursive=True)
     except psutil.NoSuchProcess:
-        return total
-    for process in tree:
+        return 0.0
+    asked = [child for child in children if _runs_any(child, models)]
+    # A model without a process of its own runs in the server's.
+    complete = bool(models) and all(any(_runs_any(child, (m,)) for child in asked) for m in models)
+    total = 0.0
+    for process in asked if complete else [server, *children]:
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
         total += times.user + times.system
     return total
+
+
+def _runs_any(stub: psutil.Process, models: tuple[str, ...]) -> bool:
+    try:
+        words = stub.cmdline()
+    except psutil.Error:
+        return False
+    return any(
+        re.fullmatch(rf"{re.escape(model)}_\d+_\d+", word) for word in words for model in models
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
+from sam2_server.addresses import is_ipv6
 from sam2_server.errors import PortError
 
 
@@ -33,7 +34,7 @@ def choose_ports(host: str, requested: Ports) -> Ports:
 
 
 def _bind(held: contextlib.ExitStack, host: str, option: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
     listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
     # As Triton does: connections of an earlier server in TIME_WAIT are no obstacle.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

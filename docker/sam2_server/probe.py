@@ -1,25 +1,32 @@
 """The health probe: one real inference through `sam2`, on one tiny image.
 
-Triton's own readiness stays good when a model's process has died, so only an answer counts. The image
-is always the same, so it takes one entry of the embedding cache, and all but the first probe are hits.
+Triton's own readiness stays good when a model's process has died, so only an answer counts. Who asks as one
+`Asker` again and again takes one entry of the embedding cache and mostly meets it; a fresh question brings an
+image that the server cannot know, so it goes through preprocessing and the encoder as well, and is forgotten
+afterwards.
 """
 
+import contextlib
 import io
 import math
 import re
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 MODEL = "sam2"
 IMAGE_SIDE = 32
-# Its own name in the cache, so that logs and counts tell it from users' images.
-IMAGE_ID = "sam2-health-probe"
+# Its images' names in the cache begin like this, so that people can tell them from users' images.
+IMAGE_ID_PREFIX = "sam2-health-probe-"
 REQUESTED_OUTPUT = "iou_predictions"
+CACHE_MODEL = "sam2_embedding"
+# A health check is about the server, not about the proxy that the environment names.
+GRPC_CHANNEL_ARGUMENTS = [("grpc.enable_http_proxy", 0)]
 # What Triton says of a stub that gave no sign of life for a second: hung, or starved of processor time.
-STUCK_STUB = re.compile(r"Stub process '\S+' is not healthy")
+STUCK_STUB = re.compile(r"Stub process '(?P<instance>\S+?)' is not healthy")
 
 
 @dataclass(frozen=True)
@@ -29,66 +36,110 @@ class ProbeResult:
     # Nothing came back that a working model would say: hung, busy or gone.
     no_answer: bool = False
 
+    @property
+    def stuck_instance(self) -> str | None:
+        """The model instance whose process gave Triton no sign of life for a second."""
+        match = STUCK_STUB.search(self.message)
+        return match["instance"] if match is not None else None
 
-def probe_image() -> bytes:
-    """A PNG of a bright square on a dark ground."""
+
+@dataclass(frozen=True)
+class Asker:
+    """Whose question it is. The token is in the image and in its name, so that nobody who does not know it
+    can take the name, have the image forgotten, or learn from the cache that it is there.
+    """
+
+    token: str
+
+    @classmethod
+    def new(cls) -> "Asker":
+        return cls(secrets.token_hex(16))
+
+    @property
+    def image_id(self) -> str:
+        return IMAGE_ID_PREFIX + self.token
+
+
+def probe_image(token: str) -> bytes:
+    """A PNG of a bright square on a dark ground, with the token as a comment."""
     picture = Image.new("RGB", (IMAGE_SIDE, IMAGE_SIDE), (20, 30, 40))
     picture.paste((230, 220, 210), (8, 8, 24, 24))
     file = io.BytesIO()
-    picture.save(file, format="PNG")
+    comment = PngImagePlugin.PngInfo()
+    comment.add_text("Comment", token)
+    picture.save(file, format="PNG", pnginfo=comment)
     return file.getvalue()
 
 
-def probe_inputs() -> dict[str, tuple[str, Any]]:
+def probe_inputs(asker: Asker) -> dict[str, tuple[str, Any]]:
     """Tensor name ► Triton dtype and array of the probing request."""
     centre = IMAGE_SIDE / 2
     return {
-        "image": ("BYTES", np.array([probe_image()], dtype=np.object_)),
-        "image_id": ("BYTES", np.array([IMAGE_ID.encode()], dtype=np.object_)),
+        "image": ("BYTES", np.array([probe_image(asker.token)], dtype=np.object_)),
+        "image_id": ("BYTES", np.array([asker.image_id.encode()], dtype=np.object_)),
         "point_coords": ("FP32", np.array([[[centre, centre]]], dtype=np.float32)),
         "point_labels": ("INT32", np.array([[1]], dtype=np.int32)),
     }
 
 
-def probe(url: str, timeout_seconds: float) -> ProbeResult:
-    """Ask the server at grpc://HOST:PORT or http://HOST:PORT (or grpcs, https) for one mask."""
+def probe(url: str, timeout_seconds: float, asker: Asker | None = None) -> ProbeResult:
+    """Ask the server at grpc://HOST:PORT or http://HOST:PORT (or grpcs, https) for one mask.
+
+    Without an `asker`, the question is a fresh one.
+    """
     scheme, _, address = url.partition("://")
-    if scheme in ("grpc", "grpcs"):
-        return _probe_grpc(address, timeout_seconds, ssl=scheme == "grpcs")
-    if scheme in ("http", "https"):
-        return _probe_http(address, timeout_seconds, ssl=scheme == "https")
-    raise ValueError(f"expected a URL grpc://, grpcs://, http:// or https://, got {url!r}")
+    if scheme not in ("grpc", "grpcs", "http", "https"):
+        raise ValueError(f"expected a URL grpc://, grpcs://, http:// or https://, got {url!r}")
+    ask = _probe_grpc if scheme.startswith("grpc") else _probe_http
+    return ask(address, timeout_seconds, asker, ssl=scheme in ("grpcs", "https"))
 
 
-def _probe_grpc(address: str, timeout_seconds: float, *, ssl: bool) -> ProbeResult:
+def _probe_grpc(
+    address: str, timeout_seconds: float, asker: Asker | None, *, ssl: bool
+) -> ProbeResult:
     from tritonclient import grpc  # noqa: PLC0415 - only the transport in use is imported
     from tritonclient.utils import InferenceServerException  # noqa: PLC0415
 
-    with grpc.InferenceServerClient(address, ssl=ssl) as client:
+    with grpc.InferenceServerClient(
+        address, ssl=ssl, channel_args=GRPC_CHANNEL_ARGUMENTS
+    ) as client:
+        who = asker or Asker.new()
         try:
             result = client.infer(
                 MODEL,
-                _request_inputs(grpc.InferInput),
+                _tensors(grpc.InferInput, probe_inputs(who)),
                 outputs=[grpc.InferRequestedOutput(REQUESTED_OUTPUT)],
                 client_timeout=timeout_seconds,
             )
         except InferenceServerException as error:
             message = f"{error.status()}: {error.message()}"
             return ProbeResult(False, message, _is_silence(error))
+        if asker is None:
+            # Where there is no such cache, there is nothing to forget.
+            with contextlib.suppress(InferenceServerException):
+                client.infer(
+                    CACHE_MODEL,
+                    _tensors(grpc.InferInput, _forget_inputs(who)),
+                    outputs=[grpc.InferRequestedOutput("cached_image_id")],
+                    client_timeout=timeout_seconds,
+                )
     return _judge(result.as_numpy(REQUESTED_OUTPUT))
 
 
-def _probe_http(address: str, timeout_seconds: float, *, ssl: bool) -> ProbeResult:
+def _probe_http(
+    address: str, timeout_seconds: float, asker: Asker | None, *, ssl: bool
+) -> ProbeResult:
     from tritonclient import http  # noqa: PLC0415
     from tritonclient.utils import InferenceServerException  # noqa: PLC0415
 
     with http.InferenceServerClient(
         address, ssl=ssl, connection_timeout=timeout_seconds, network_timeout=timeout_seconds
     ) as client:
+        who = asker or Asker.new()
         try:
             result = client.infer(
                 MODEL,
-                _request_inputs(http.InferInput),
+                _tensors(http.InferInput, probe_inputs(who)),
                 outputs=[http.InferRequestedOutput(REQUESTED_OUTPUT)],
             )
         except InferenceServerException as error:
@@ -98,6 +149,13 @@ def _probe_http(address: str, timeout_seconds: float, *, ssl: bool) -> ProbeResu
             return ProbeResult(False, f"no answer within {timeout_seconds:g} s", no_answer=True)
         except OSError as error:
             return ProbeResult(False, str(error), no_answer=True)
+        if asker is None:
+            with contextlib.suppress(InferenceServerException, OSError):
+                client.infer(
+                    CACHE_MODEL,
+                    _tensors(http.InferInput, _forget_inputs(who)),
+                    outputs=[http.InferRequestedOutput("cached_image_id")],
+                )
     return _judge(result.as_numpy(REQUESTED_OUTPUT))
 
 
@@ -110,9 +168,16 @@ def _is_silence(error: Any) -> bool:
     )
 
 
-def _request_inputs(infer_input: Any) -> list[Any]:
+def _forget_inputs(asker: Asker) -> dict[str, tuple[str, Any]]:
+    return {
+        "image_id": ("BYTES", np.array([asker.image_id.encode()], dtype=np.object_)),
+        "forget": ("BOOL", np.array([True])),
+    }
+
+
+def _tensors(infer_input: Any, arrays: dict[str, tuple[str, Any]]) -> list[Any]:
     inputs = []
-    for name, (dtype, array) in probe_inputs().items():
+    for name, (dtype, array) in arrays.items():
         tensor = infer_input(name, list(array.shape), dtype)
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)

@@ -2,23 +2,22 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
+from sam2_server import addresses
 from sam2_server.environment import TritonInstallation
 from sam2_server.ports import Ports
 from sam2_server.shared_memory import remove_regions
 
 TETHER = Path(__file__).with_name("tethered.py")
-# In-flight requests get this long to finish before Triton ends all the same.
-EXIT_TIMEOUT_SECONDS = 10
 # A killed process may take a while to hand back gigabytes.
 KILL_SECONDS = 10
 ADMIN_KEY_HEADER = "sam2-admin-key"
@@ -49,13 +48,15 @@ def build_command(
         str(installation.executable),
         f"--model-repository={options.model_repository}",
         f"--backend-directory={backends}",
-        f"--http-address={options.host}",
+        f"--http-address={addresses.triton_http(options.host)}",
         f"--http-port={ports.http}",
-        f"--grpc-address={options.host}",
+        f"--grpc-address={addresses.triton_grpc(options.host)}",
         f"--grpc-port={ports.grpc}",
-        f"--metrics-address={options.host}",
+        f"--metrics-address={addresses.triton_http(options.host)}",
         f"--metrics-port={ports.metrics}",
-        f"--exit-timeout-secs={EXIT_TIMEOUT_SECONDS}",
+        # Clients ping a silent connection (an encode takes its time) to find out whether it is dead; by
+        # default Triton hangs up on the third ping within five minutes.
+        "--grpc-http2-max-ping-strikes=0",
         f"--log-verbose={options.log_verbose}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # A region that grows stalls the request that makes it grow by 45 to 110 ms: start large.
@@ -84,13 +85,15 @@ class TritonProcess:
 
     Its own session, so that Ctrl-C on the terminal reaches the launcher alone, which then stops it
     in order; tethered, so that it ends when the launcher is killed.
+
+    Never asked politely to end: drain.py says why.
     """
 
     def __init__(
         self, command: Sequence[str], environment: dict[str, str], log_file: Path, shm_prefix: str
     ) -> None:
         self._shm_prefix = shm_prefix
-        with log_file.open("ab") as log:
+        with _open_log(log_file) as log:
             self._popen = subprocess.Popen(
                 [sys.executable, "-E", "-S", str(TETHER), str(os.getpid()), *command],
                 env=environment,
@@ -104,22 +107,19 @@ class TritonProcess:
     def exit_code(self) -> int | None:
         return self._popen.poll()
 
-    def stop(self, timeout_seconds: float, hurry: Callable[[], bool] = lambda: False) -> bool:
-        """Ask it to end, insist after the timeout or once `hurry()`; says whether it ended itself."""
-        deadline = time.monotonic() + timeout_seconds
-        with contextlib.suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGTERM)
-        while self.exit_code() is None and time.monotonic() < deadline and not hurry():
-            time.sleep(0.05)
-        ended_itself = self.exit_code() is not None
-        self.kill()
-        return ended_itself
-
     def kill(self) -> None:
         """End every process of the tree at once and remove the tree's shared memory."""
         kill_processes(self._shm_prefix)
         self._popen.wait()
         remove_regions(self._shm_prefix)
+
+
+def _open_log(log_file: Path) -> IO[bytes]:
+    try:
+        return log_file.open("ab")
+    except OSError:
+        # A disk so full that it takes no file: better a server without a log than none.
+        return Path(os.devnull).open("ab")
 
 
 def kill_processes(shm_prefix: str) -> int:

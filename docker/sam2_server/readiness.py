@@ -2,18 +2,18 @@
 
 import http.client
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
+from sam2_server import direct_http
 from sam2_server.errors import StartError
-from sam2_server.probe import probe
+from sam2_server.probe import Asker, probe
 from sam2_server.process import TritonProcess
 from sam2_server.server_log import LoadProgress, ServerLog
 from sam2_server.state import ServerState
+from sam2_server.stubs import StubWatcher
 
 POLL_SECONDS = 0.1
 # Encoding one image, the first time, on a slow processor.
@@ -23,6 +23,7 @@ FIRST_ANSWER_SECONDS = 120.0
 def wait_until_loaded(
     process: TritonProcess,
     log: ServerLog,
+    stubs: StubWatcher,
     http_url: str,
     timeout_seconds: float,
     *,
@@ -40,6 +41,9 @@ def wait_until_loaded(
             if process.exit_code() is not None:
                 follow_log()
                 raise _failed_start(log)
+            if crashed := stubs.crashed():
+                follow_log()
+                raise _dead_stub(log, crashed)
             if time.monotonic() > deadline:
                 raise _too_slow(log, timeout_seconds)
             if (text := describe(log.progress)) != shown:
@@ -54,10 +58,10 @@ def wait_until_loaded(
 def is_ready(http_url: str) -> bool:
     """Triton's own readiness: all models are loaded."""
     try:
-        with urllib.request.urlopen(f"{http_url}/v2/health/ready", timeout=2) as response:  # noqa: S310 - our own URL
-            return bool(response.status == 200)
+        direct_http.get(f"{http_url}/v2/health/ready", timeout_seconds=2)
     except (OSError, http.client.HTTPException):
         return False
+    return True
 
 
 def describe(progress: LoadProgress) -> str:
@@ -71,7 +75,9 @@ def require_answer(state: ServerState, console: Console, check: Callable[[], Non
     """Return once a first mask has come; `check` raises where waiting on is of no use."""
     executor = ThreadPoolExecutor(1, "first-probe")
     try:
-        pending = executor.submit(probe, state.urls["probe"], FIRST_ANSWER_SECONDS)
+        pending = executor.submit(
+            probe, state.urls["probe"], FIRST_ANSWER_SECONDS, Asker(state.probe_token)
+        )
         with console.status("Waiting for a first mask…"):
             while not pending.done():
                 check()
@@ -90,6 +96,14 @@ def _failed_start(log: ServerLog) -> StartError:
     what = "a model failed to load" if log.progress.failed else "it ended"
     return StartError(
         f"tritonserver did not start, {what}:\n{log.failure()}", f"The full log: {log.path}"
+    )
+
+
+def _dead_stub(log: ServerLog, instances: Sequence[str]) -> StartError:
+    """Triton would wait for it for good."""
+    return StartError(
+        f"The process of {', '.join(instances)} died while its model was loading:\n{log.failure()}",
+        f"The full log: {log.path}",
     )
 
 

@@ -1,6 +1,7 @@
 """Reading tritonserver's log: what people should see of it, and what it says about loading."""
 
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,12 @@ RECORD = re.compile(
 LOADING = re.compile(r"loading: (?P<model>\S+?):\d+$")
 LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
 FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)$")
+# What processes say at their end past Triton's log: C++ exceptions, shells, Python, the kernel.
+LAST_WORDS = re.compile(
+    r"terminate called|what\(\):|^\S*sh: |Traceback \(|^\w+(\.\w+)*(Error|Exception)\b|Segmentation fault"
+    r"|Aborted|Killed|error while loading shared libraries"
+)
+LAST_WORDS_LINES = 6
 REASON_LINES = 12
 
 
@@ -49,12 +56,16 @@ class ServerLog:
         """Forget what an earlier run of the server said."""
         self.progress = LoadProgress()
         self.problems: list[str] = []
+        self.last_words: deque[str] = deque(maxlen=LAST_WORDS_LINES)
 
     def new_lines(self) -> list[str]:
         """The complete lines written since the last call."""
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []  # a disk so full that there is none
         self._offset += len(data)
         *lines, self._partial = (self._partial + data.decode(errors="replace")).split("\n")
         for line in lines:
@@ -66,6 +77,8 @@ class ServerLog:
         if record is None:
             if line.startswith("error: ") and not HARMLESS.search(line):
                 self.problems.append(line)
+            elif LAST_WORDS.search(line):
+                self.last_words.append(line.strip())
             return
         text = record["text"]
         if match := LOADING.search(text):
@@ -81,7 +94,7 @@ class ServerLog:
         """Triton's own words on why it did not start, without the rest of the log."""
         reasons = [f"{model}: {reason}" for model, reason in self.progress.failed.items()]
         if not reasons:
-            reasons = self.problems[-3:]
+            reasons = [*self.problems[-3:], *dict.fromkeys(self.last_words)]
         return "\n".join(reasons) or "It left no error message."
 
 

@@ -2,21 +2,23 @@
 
 import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from sam2_server.environment import find_installation
+from sam2_server.addresses import in_url
+from sam2_server.drain import STOPPING_VARIABLE, stopping_file
+from sam2_server.environment import TritonInstallation, find_installation
 from sam2_server.errors import LauncherError, RepositoryError
+from sam2_server.plain_paths import is_plain, make_private_directory, remove_private_directory
 from sam2_server.ports import choose_ports
-from sam2_server.probe import MODEL
+from sam2_server.probe import MODEL, Asker
 from sam2_server.process import ServerOptions, TritonProcess, build_command, kill_processes
 from sam2_server.repository import python_instances, read_repository
 from sam2_server.shared_memory import check_room, region_prefix, remove_regions
 from sam2_server.state import ProcessId, ServerState, StateDir
 from sam2_server.supervisor import Supervisor, SupervisorOptions
-
-WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 
 
 def prepare(
@@ -38,8 +40,19 @@ def prepare(
     check_room(python_instances(configs, onnx_in_python=onnx_in_python), server.shm_mb)
     ports = choose_ports(server.host, server.ports)
     prefix = region_prefix(os.getpid(), time.time())
-    backends = installation.assemble_backends(state_dir.path / "backends")
-    command = build_command(installation, backends, server, ports, prefix)
+    files = _plain_files(state_dir, installation, server)
+    command = build_command(
+        installation,
+        files.backends,
+        replace(server, model_repository=files.repository),
+        ports,
+        prefix,
+    )
+    environment = installation.environment() | {
+        STOPPING_VARIABLE: str(stopping_file(prefix)),
+        # Read by the models, which ask for room before they answer.
+        "SAM2_SHM_GROWTH_BYTES": str(server.shm_growth_mb << 20),
+    }
     state = ServerState(
         status="starting",
         launcher=ProcessId.of(os.getpid()),
@@ -51,20 +64,52 @@ def prepare(
         model_repository=str(server.model_repository),
         shm_prefix=prefix,
         log_file=str(state_dir.log_file),
+        probe_token=Asker.new().token,
+        private_directory=None if files.private is None else str(files.private),
         urls=urls(server, ports.http, ports.grpc, ports.metrics),
     )
     rotate(state_dir.log_file)
 
     def launch() -> TritonProcess:
-        return TritonProcess(command, installation.environment(), state_dir.log_file, prefix)
+        return TritonProcess(command, environment, state_dir.log_file, prefix)
 
     return Supervisor(launch, state_dir, state, supervision, console)
 
 
+@dataclass(frozen=True)
+class PlainFiles:
+    """What Triton is given, at paths that it can work with."""
+
+    backends: Path
+    repository: Path
+    private: Path | None  # the directory made for them, where theirs would not do
+
+
+def _plain_files(
+    state_dir: StateDir, installation: TritonInstallation, server: ServerOptions
+) -> PlainFiles:
+    private = None
+    if not (is_plain(state_dir.path) and is_plain(server.model_repository)):
+        private = make_private_directory()
+    try:
+        backends = installation.assemble_backends((private or state_dir.path) / "backends")
+        if is_plain(server.model_repository) or private is None:
+            return PlainFiles(backends, server.model_repository, private)
+        repository = private / "models"
+        repository.symlink_to(server.model_repository, target_is_directory=True)
+    except OSError as error:
+        if private is not None:
+            remove_private_directory(private)
+        raise LauncherError(
+            f"Cannot write Triton's files to {private or state_dir.path}: {error.strerror}.",
+            "Make room there, or give another directory (--state-dir, TMPDIR).",
+        ) from error
+    return PlainFiles(backends, repository, private)
+
+
 def urls(server: ServerOptions, http: int, grpc: int, metrics: int) -> dict[str, str]:
     """Where clients on this machine find the server."""
-    host = WILDCARD_HOSTS.get(server.host, server.host)
-    host = f"[{host}]" if ":" in host else host
+    host = in_url(server.host)
     over_tls = any("--grpc-use-ssl" in argument for argument in server.extra_arguments)
     found = {
         "http": f"http://{host}:{http}",
@@ -81,6 +126,8 @@ def clean_up_after_dead(state_dir: StateDir) -> None:
     if state is not None and state.launcher.process() is None:
         kill_processes(state.shm_prefix)
         remove_regions(state.shm_prefix)
+        if state.private_directory is not None:
+            remove_private_directory(Path(state.private_directory))
         state_dir.remove()
 
 

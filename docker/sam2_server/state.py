@@ -53,6 +53,10 @@ class ServerState:
     log_file: str
     restarts: int = 0
     last_crash: str | None = None
+    # Known to this machine alone, so that the container's health check asks as the launcher does.
+    probe_token: str = ""
+    # Files with plain paths, where the given ones are not.
+    private_directory: str | None = None
     urls: dict[str, str] = field(default_factory=dict)
 
 
@@ -122,5 +126,9 @@ class StateDir:
 def write_json(path: Path, state: ServerState) -> None:
     """Replaces the file in one step: readers see the old state or the new one, never half."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

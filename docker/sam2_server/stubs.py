@@ -14,6 +14,9 @@ RESCAN_SECONDS = 1.0
 ZOMBIE_GRACE_SECONDS = 0.5
 # The same for a stub that was reaped but whose region, which an unload removes, is still there.
 VANISHED_GRACE_SECONDS = 2.0
+# The same for one that died before it could be seen, so that only its remains are left to judge by.
+UNSEEN_GRACE_SECONDS = 3.0
+UNSEEN = "a model"
 
 
 @dataclass
@@ -31,30 +34,41 @@ class StubWatcher:
         self._server_pid = server_pid
         self._shm_prefix = shm_prefix
         self._stubs: dict[int, Stub] = {}
+        self._unseen_dead_since: dict[int, float] = {}
         self._scanned_at = float("-inf")
 
     def crashed(self) -> list[str]:
         """The model instances whose process has died; cheap enough for several times a second."""
         now = time.monotonic()
         if now - self._scanned_at > RESCAN_SECONDS:
-            self._scan()
+            self._scan(now)
             self._scanned_at = now
-        return [
+        crashed = [
             stub.instance for stub in list(self._stubs.values()) if self._has_crashed(stub, now)
         ]
+        unseen = self._unseen_dead_since.values()
+        if not crashed and any(now - since >= UNSEEN_GRACE_SECONDS for since in unseen):
+            return [UNSEEN]
+        return crashed
 
-    def instances(self) -> list[str]:
-        return sorted(stub.instance for stub in self._stubs.values())
+    def processes(self) -> dict[int, str]:
+        """Process id ► model instance, of those that live."""
+        return {pid: stub.instance for pid, stub in self._stubs.items() if stub.dead_since is None}
 
-    def _scan(self) -> None:
+    def _scan(self, now: float) -> None:
         try:
             children = psutil.Process(self._server_pid).children()
         except psutil.NoSuchProcess:
             return
+        unseen_dead = {}
         for child in children:
             if child.pid not in self._stubs:
                 with contextlib.suppress(psutil.Error):
-                    self._add(child)
+                    if child.status() == psutil.STATUS_ZOMBIE:
+                        unseen_dead[child.pid] = self._unseen_dead_since.get(child.pid, now)
+                    else:
+                        self._add(child)
+        self._unseen_dead_since = unseen_dead
 
     def _add(self, child: psutil.Process) -> None:
         # stub MODEL.PY REGION SHM_DEFAULT SHM_GROWTH SERVER_PID BACKENDS OFFSET INSTANCE RUNTIME_DIR

@@ -1,4 +1,4 @@
-"""Replaces itself by the given command, with larger stacks; it gets SIGTERM when the launcher dies.
+"""Replaces itself by the given command, with larger stacks; it is killed when the launcher dies.
 
 A script of its own, run as `python tethered.py LAUNCHER_PID COMMAND…`, because the alternative, a
 `preexec_fn`, runs Python between fork and exec of a process that has threads.
@@ -26,7 +26,7 @@ def enlarge_stacks() -> None:
 
 if __name__ == "__main__":
     launcher_pid, command = int(sys.argv[1]), sys.argv[2:]
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != launcher_pid:
         sys.exit("The launcher died before the server was started.")
     enlarge_stacks()

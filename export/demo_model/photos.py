@@ -5,7 +5,6 @@ All come with the scikit-image package, so nothing is downloaded.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +14,13 @@ import numpy as np
 import typer
 from skimage import data
 
-from export.demo_model.fields import ByteImage, Points
+from export.demo_model.coins import coin_masks
+from export.demo_model.fields import ByteImage
 from export.demo_model.predictors import Predictor
-from export.demo_model.prompts import FOREGROUND, Mask
+from export.demo_model.prompts import FOREGROUND
 from export.demo_model.scoring import ScoredScene, scored_scene
 from export.demo_model.server_predictor import open_predictor
-from export.demo_model.trace_coins import OUTLINES_PATH
 
-_SUPERSAMPLING = 8
 _COLOURS = np.random.default_rng(0).integers(60, 256, (64, 3))
 
 
@@ -41,21 +39,10 @@ def as_rgb(image: ByteImage) -> ByteImage:
     return np.ascontiguousarray(image[..., :3])
 
 
-def rasterise(outline_xy: Points, image_hw: tuple[int, int]) -> Mask:
-    """Pixels whose centre lies inside the outline; pixel indices name pixel centres."""
-    # OpenCV's polygon filling includes the border: fill a finer grid and take the majority
-    height, width = image_hw
-    fine = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), np.uint8)
-    points = (outline_xy + 0.5) * _SUPERSAMPLING - 0.5
-    cv2.fillPoly(fine, [np.round(points * 16).astype(np.int32)], 255, shift=4)
-    return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA) > 127)
-
-
 def coins_scene() -> ScoredScene:
     """The photograph `coins` with its 24 outlines (`trace_coins.py` says how they were made)."""
     image = as_rgb(data.coins())
-    outlines = json.loads(OUTLINES_PATH.read_text(encoding="utf-8"))["outlines_xy"]
-    masks = [rasterise(np.array(outline), (image.shape[0], image.shape[1])) for outline in outlines]
+    masks = coin_masks((image.shape[0], image.shape[1]))
     return scored_scene(image, masks, np.random.default_rng(0))
 
 

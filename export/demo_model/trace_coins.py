@@ -10,16 +10,15 @@ chips and corners included, to within about a pixel.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
+from export.demo_model.coins import OUTLINES_PATH
 from export.demo_model.fields import ByteImage, FloatImage, Points, as_floats
 
-OUTLINES_PATH = Path(__file__).parent / "photos_data" / "coins_outlines.json"
 # centre x, centre y, radius x, radius y: row by row, left to right
 SEEDS = (
     (44.5, 54.8, 21.8, 19.6),

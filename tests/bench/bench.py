@@ -298,7 +298,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         repository = Path(scratch) / "repository"
         if arguments.repository is None:
-            export = [*(sys.executable, "-m", "export", "--size", "tiny", "--random-weights", "0")]
+            export = [sys.executable, "-m", "export", "--size", "tiny", "--random-weights", "0"]
+            export += ["--no-video"]
             subprocess.run([*export, "--output-dir", str(repository)], cwd=ROOT, check=True)
         else:
             subprocess.run(["cp", "-r", str(arguments.repository), str(repository)], check=True)

@@ -54,7 +54,7 @@ class TritonPythonModel:
 
 def slow_repository(directory: Path) -> None:
     """The small model with an encoder that takes ENCODE_SECONDS."""
-    assemble_repository(ROOT / "export/demo_model/onnx", directory)
+    assemble_repository(ROOT / "export/demo_model/onnx", directory, video=False)
     config = directory / "sam2_encoder/config.pbtxt"
     config.write_text(re.sub(r'backend: "onnxruntime"', 'backend: "python"', config.read_text()))
     (directory / "sam2_encoder/1/model.py").write_text(SLOW_ENCODER)

@@ -3,15 +3,20 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import numpy as np
-from triton_sam2._errors import ImageNotFoundError, InvalidInputError, ServerUnavailableError
-from triton_sam2._rpc import InferRequest
+from triton_sam2._errors import (
+    AccessDeniedError,
+    ImageNotFoundError,
+    InvalidInputError,
+    ServerUnavailableError,
+)
+from triton_sam2._transports.rpc import InferRequest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import (
@@ -27,6 +32,7 @@ UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 STATUSES = {
     InvalidInputError: (grpc.StatusCode.INVALID_ARGUMENT, 400),
     ImageNotFoundError: (grpc.StatusCode.NOT_FOUND, 404),
+    AccessDeniedError: (grpc.StatusCode.UNAUTHENTICATED, 401),
     ServerUnavailableError: (grpc.StatusCode.UNAVAILABLE, 503),
 }
 INTERNAL = (grpc.StatusCode.INTERNAL, 500)
@@ -66,10 +72,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 @contextlib.contextmanager
 def grpc_server(
-    sam: FakeSam, credentials: Any = None, port: int = 0
+    sam: FakeSam,
+    credentials: Any = None,
+    port: int = 0,
+    options: Sequence[tuple[str, int]] = (),
 ) -> Iterator[tuple[str, Servicer]]:
     """A gRPC server on a free port, or this one: its address and its servicer."""
-    server = grpc.server(ThreadPoolExecutor(8), options=UNLIMITED)
+    server = grpc.server(ThreadPoolExecutor(8), options=[*UNLIMITED, *options])
     servicer = Servicer(sam)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     if credentials is None:

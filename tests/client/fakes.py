@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 from triton_sam2._errors import ImageNotFoundError, InvalidInputError
-from triton_sam2._rpc import InferRequest, Tensors, bytes_tensor
+from triton_sam2._transports.rpc import InferRequest, Tensors, bytes_tensor
 
 LOW_RES_SIDE = 16
 
@@ -42,6 +42,8 @@ class FakeSam:
             if self.sizes.pop(image_id, None) is None:
                 raise ImageNotFoundError(f"image_id {image_id!r} is unknown")
             return {"cached_image_id": bytes_tensor(image_id)}
+        if request.model == "sam2" and set(request.outputs) <= {"cached_image_id", "original_hw"}:
+            raise InvalidInputError("unexpected deadlock, at least one output is not set")
         image_id = self._cache(request)
         height, width = self.sizes[image_id]
         answer = {
@@ -50,6 +52,8 @@ class FakeSam:
         }
         if request.model == "sam2":
             answer |= fake_masks(request, height, width)
+        if request.model == "sam2_automask":
+            answer |= fake_generation(request, height, width)
         return {name: answer[name] for name in request.outputs}
 
     def _cache(self, request: InferRequest) -> str:
@@ -64,6 +68,8 @@ class FakeSam:
         image_id = image_id or f"sha256:{hashlib.sha256(content).hexdigest()}"
         try:
             width, height = Image.open(io.BytesIO(content)).size
+            if Image.open(io.BytesIO(content)).getexif().get(0x0112, 1) >= 5:  # lies on its side
+                width, height = height, width
         except OSError as error:
             raise InvalidInputError("image: not an image file") from error
         self.encodes[image_id] += image_id not in self.sizes
@@ -88,9 +94,44 @@ class AsyncFakeSam(FakeSam):
         """Nothing to close."""
 
 
+def fake_generation(request: InferRequest, height: int, width: int) -> dict[str, Any]:
+    """As many masks as max_masks says, 3 by default: the image without ever more of its left columns."""
+    parameters = json.loads(request.inputs.get("parameters", [b"{}"])[0])
+    count = parameters.get("max_masks", 3)
+    masks = np.zeros((count, height, width), np.uint8)
+    for index, mask in enumerate(masks):
+        mask[:, 5 * index :] = 1
+    rles, pngs = np.empty(count, object), np.empty(count, object)
+    for index, mask in enumerate(masks):
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        rles[index] = json.dumps(
+            {"size": [height, width], "counts": rle["counts"].decode()}
+        ).encode()
+        buffer = io.BytesIO()
+        Image.fromarray(mask * 255).save(buffer, "PNG")
+        pngs[index] = buffer.getvalue()
+    left = 5 * np.arange(count)
+    zeros = np.zeros(count, np.int32)
+    return {
+        "masks": masks,
+        "masks_rle": rles,
+        "masks_png": pngs,
+        "area": (height * (width - left)).astype(np.int32),
+        "bbox": np.stack([left, zeros, width - 1 - left, zeros + height - 1], 1).astype(np.int32),
+        "predicted_iou": np.linspace(0.9, 0.8, count, dtype=np.float32),
+        "stability_score": np.linspace(1, 0.95, count, dtype=np.float32),
+        "point_coords": np.stack([left + 1, zeros + 2], 1).astype(np.float32),
+        "crop_box": np.tile(np.array([0, 0, width, height], np.int32), (count, 1)),
+    }
+
+
 def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]:
     """Every format, for the objects of a request."""
     inputs = request.inputs
+    if not {"box", "point_coords", "mask_input"} & set(inputs):
+        raise InvalidInputError("expected a prompt")
+    if "point_coords" in inputs and 0 in inputs["point_coords"].shape:
+        raise InvalidInputError("point_coords: expected 1 to 1024 points per object, got 0")
     planes = 3 if "multimask_output" in inputs else 1
     if "box" in inputs:
         boxes = inputs["box"]

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from triton_sam2._urls import parse_url
+from triton_sam2._transports.urls import parse_url
 
 from export.repository import assemble_repository
 from tests.client.stress_bursts import burst_stress
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         repository = options.model_repository or Path(folder) / "demo"
         if options.model_repository is None:
-            assemble_repository(ROOT / "export/demo_model/onnx", repository)
+            assemble_repository(ROOT / "export/demo_model/onnx", repository, video=False)
         with RunningServer(repository, Path(folder) / "server", "--no-probe") as server:
             run(server.grpc_url, server.metrics_url, options.mouse_moves)
 

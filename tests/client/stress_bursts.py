@@ -57,8 +57,11 @@ class BurstFigures:
         assert self.last_positions == SESSIONS, self
         assert self.cancelled > self.moves / 4, f"the bursts were too slow to cancel much: {self}"
         assert self.rpcs < self.moves, f"cancelled moves were sent all the same: {self}"
-        # A probe of the server's own may fall into the run.
-        assert self.decodes < self.rpcs + 3, f"the server decoded more than it was sent: {self}"
+        # Probes of the server's own may fall into the run.
+        probes = 3 + self.seconds / 10
+        assert self.decodes < self.rpcs + probes, (
+            f"the server decoded more than it was sent: {self}"
+        )
         assert self.server_succeeded + self.server_failed >= self.completed, self
         assert self.grown_threads <= 0, self
         # To keep every result would take 132 MB.
@@ -86,15 +89,17 @@ def burst_stress(url: str, metrics_url: str, seed: int = 0) -> BurstFigures:
 
     async def run_session(index: int) -> bool:
         nonlocal completed
-        name, result, all_tasks = f"session {index}", None, []
+        name, result, all_tasks, longest_pause_s = f"session {index}", None, [], 0.2
         for burst in range(BURSTS):
             start = burst * MOVES_PER_BURST
             coords = moves[index][start : start + MOVES_PER_BURST]
             tasks = await queue_multiple_requests(client, coords, [[1]] * len(coords), name)
             all_tasks += tasks
             if burst < BURSTS - 1:
-                await asyncio.sleep(rng.uniform(0.01, 0.2))
-                client.cancel_session_requests(name)
+                await asyncio.sleep(rng.uniform(0, longest_pause_s))
+                cancelled = client.cancel_session_requests(name)
+                # Answers arrive in milliseconds or in seconds: cancel where they do on this machine.
+                longest_pause_s *= 0.5 if cancelled == 0 else 1.25 if cancelled == len(tasks) else 1
             else:
                 result = await wait_for_latest_result(tasks, client, name)
         await asyncio.wait([future for _, future in all_tasks])

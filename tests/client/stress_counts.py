@@ -6,9 +6,9 @@ from urllib.request import urlopen
 
 import numpy as np
 from triton_sam2 import Segmentation, SpeculativeSAM2Client
-from triton_sam2._calls import Settings
-from triton_sam2._rpc import InferRequest, Tensors
-from triton_sam2._transport_grpc_aio import GrpcAioTransport
+from triton_sam2._calls.arguments import Settings
+from triton_sam2._transports.grpc_asyncio import GrpcAioTransport
+from triton_sam2._transports.rpc import InferRequest, Tensors
 from triton_sam2.cli._server_status import metric_values
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from triton_sam2 import (
 
 from tests.client.fake_servers import grpc_server
 from tests.client.fakes import AsyncFakeSam, FakeSam, png_of
+from tests.patience import PATIENCE_SECONDS
 
 CLICK = ([[30, 20]], [1])
 RETRY = RetryPolicy(retries=2, first_pause_s=0.001)
@@ -80,12 +80,16 @@ def test_the_whole_road():
 def test_prefetch_encodes_several_at_a_time():
     async def road():
         server, running, most = AsyncFakeSam(), 0, 0
+        three_at_once = asyncio.Event()
 
         async def gate(_):
             nonlocal running, most
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.01)
+            if running == 3:
+                three_at_once.set()
+            await asyncio.wait_for(three_at_once.wait(), PATIENCE_SECONDS)
+            await asyncio.sleep(0.01)  # a fourth would be seen now
             running -= 1
 
         server.gate = gate
@@ -124,25 +128,25 @@ def test_cancelling_the_task_cancels_the_rpc():
     def hang(context):
         context.add_callback(ended.set)  # called when the RPC is over, here by cancellation only
         started.set()
-        release.wait(5)
+        release.wait(PATIENCE_SECONDS)
 
     async def road(url, servicer):
         async with AsyncSAM2TritonClient(url) as client:
             await client.set_image(png_of())
             servicer.before = hang
             task = asyncio.create_task(client.predict(*CLICK))
-            assert await asyncio.to_thread(started.wait, 5)
+            assert await asyncio.to_thread(started.wait, PATIENCE_SECONDS)
             assert not ended.is_set()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(ended.wait, 3)
+            assert await asyncio.to_thread(ended.wait, PATIENCE_SECONDS)
             servicer.before = None
             release.set()
             assert (await client.predict(*CLICK)).masks.any()
 
     with grpc_server(FakeSam()) as (url, servicer):
-        asyncio.run(asyncio.wait_for(road(url, servicer), 20))
+        asyncio.run(asyncio.wait_for(road(url, servicer), 3 * PATIENCE_SECONDS))
 
 
 def test_a_client_outlives_an_event_loop():
@@ -185,10 +189,8 @@ def test_http_urls_are_refused():
 
 
 def test_nobody_there():
-    start = time.monotonic()
     with pytest.raises(ServerUnreachableError, match="127.0.0.1:9"):
         asyncio.run(AsyncSAM2TritonClient("127.0.0.1:9").set_image(png_of()))
-    assert time.monotonic() - start < 5
 
 
 def test_beyond_four_megabytes_both_ways():

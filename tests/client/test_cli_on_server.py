@@ -130,5 +130,5 @@ def test_bad_prompts(on_server, photo, arguments):
 
 def inferences(server):
 
-    with urlopen(server.metrics_url, timeout=10) as response:
+    with urlopen(server.metrics_url, timeout=60) as response:
         return inference_counts(response.read().decode())

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from generator_parameters import NAMES
 from google.protobuf import text_format
-from triton_sam2 import SAM2TritonClient
-from triton_sam2._rpc import InferRequest, Tensors
+from triton_sam2 import GeneratorParameters, SAM2TritonClient
+from triton_sam2._transports.rpc import InferRequest, Tensors
+from triton_sam2.cli._everything import everything
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
@@ -41,6 +43,8 @@ def requests_of_every_kind() -> list[InferRequest]:
     client.predict([[1, 2]], [1], formats=EVERY_FORMAT, low_res_masks=True)
     client.predict([[1, 2]], [1], [0, 0, 3, 3], LOW_RES, multimask_output=True, formats=())
     client.segment(PIXELS, box=[0, 0, 3, 3])
+    client.generate(PIXELS, image_id="a name")
+    client.generate(points_per_side=8, formats=("rle", "bitmap", "png"))
     client.forget("a name")
     return transport.requests
 
@@ -69,3 +73,13 @@ def test_together_they_use_every_public_input():
         (ROOT / "models/sam2/config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     assert {tensor.name for tensor in config.input} <= used
+
+
+def test_the_generators_parameters_are_the_servers():
+    assert set(GeneratorParameters.__annotations__) == set(NAMES)
+
+
+def test_every_parameter_is_named_where_it_can_be_set():
+    for documented in (SAM2TritonClient.generate.__doc__, everything.__doc__):
+        for name in NAMES:
+            assert name in documented

@@ -13,15 +13,11 @@ from PIL import Image
 from triton_sam2 import SAM2TritonClient
 from tritonclient.grpc import service_pb2
 
+from tests.tools import skip_without
+
 EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
 PHOTO = EXAMPLES / "images" / "coins.png"
 CLICK = ("60", "50")
-
-
-def need(*programs):
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"not run: no {program} here")
 
 
 def execute(*arguments, folder=None, timeout=300, environment=None):
@@ -37,12 +33,12 @@ def execute(*arguments, folder=None, timeout=300, environment=None):
 
 
 def build_nodejs(folder):
-    need("node")
+    skip_without("node")
     return ["node", EXAMPLES / "nodejs/segment.mjs"]
 
 
 def build_nodejs_grpc(folder):
-    need("node", "npm")
+    skip_without("node", "npm")
     shutil.copy(EXAMPLES / "nodejs/segment_grpc.mjs", folder)
     done = execute(
         "npm",
@@ -59,7 +55,7 @@ def build_nodejs_grpc(folder):
 
 
 def build_go(folder):
-    need("go")
+    skip_without("go")
     done = execute(
         *("go", "build", "-o", folder / "segment", EXAMPLES / "go/segment.go"),
         environment={"GOCACHE": str(folder / "cache"), "GOFLAGS": "-mod=mod"},
@@ -69,17 +65,14 @@ def build_go(folder):
 
 
 def build_java(folder):
-    need("java", "javac")
+    skip_without("java", "javac")
     done = execute("javac", "-Xlint:all", "-Werror", "-d", folder, EXAMPLES / "java/Segment.java")
     assert done.returncode == 0, done.stderr
     return ["java", "-cp", folder, "Segment"]
 
 
 def build_cpp(folder):
-    need("g++")
-    probe = execute("g++", "-x", "c++", "-E", "-include", "curl/curl.h", os.devnull)
-    if probe.returncode != 0:
-        pytest.skip("not run: no libcurl headers here")
+    skip_without("g++", "curl/curl.h")
     done = execute(
         *("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "cpp/segment.cpp"),
         *("-o", folder / "segment", "-lcurl"),
@@ -89,8 +82,8 @@ def build_cpp(folder):
 
 
 def build_curl(folder):
-    need("bash", "curl", "awk")
-    return ["bash", EXAMPLES / "curl/segment.sh"]
+    skip_without("curl", "awk")
+    return ["sh", EXAMPLES / "curl/segment.sh"]
 
 
 BUILDERS = {

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-from triton_sam2 import ImageNotFoundError, InvalidInputError, SAM2TritonClient
+from triton_sam2 import (
+    ImageChangedError,
+    ImageNotFoundError,
+    InvalidInputError,
+    SAM2TritonClient,
+)
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.client.wire import relay_to
 
@@ -91,6 +98,52 @@ def test_a_forgotten_image_is_sent_again(client, photo):
     np.testing.assert_array_equal(client.predict([[256, 180]], [1]).masks, expected)
 
 
+def test_empty_points_beside_a_box_are_no_points(server, photo):
+    """As front ends in any language send them: [B, 0, 2] and [B, 0] on the wire."""
+    with triton.InferenceServerClient(server.grpc_url) as client:
+
+        def ask(**tensors):
+            content = np.array([photo], object)
+            inputs = []
+            for name, array in {"image": content, **tensors}.items():
+                datatype = np_to_triton_dtype(array.dtype)
+                tensor = triton.InferInput(name, list(array.shape), datatype)
+                inputs.append(tensor.set_data_from_numpy(array))
+            return client.infer("sam2", inputs).as_numpy("low_res_masks")
+
+        box = np.array([[100, 50, 300, 250]], np.float32)
+        expected = ask(box=box)
+        empty = {
+            "point_coords": np.zeros((1, 0, 2), np.float32),
+            "point_labels": np.zeros((1, 0), np.int32),
+        }
+        np.testing.assert_array_equal(ask(box=box, **empty), expected)
+        with pytest.raises(InferenceServerException, match="point_coords"):
+            ask(**empty)
+
+
+@pytest.mark.parametrize("image", ["pil", "file", "[H, W, 1]"])
+def test_images_as_people_hold_them(client, photo, image):
+    picture = Image.open(io.BytesIO(photo))
+    held = {
+        "pil": picture,
+        "file": io.BytesIO(photo),
+        "[H, W, 1]": np.asarray(picture.convert("L"))[:, :, None],
+    }[image]
+    expected = np.asarray(picture.convert("L")) if image == "[H, W, 1]" else photo
+    masks = client.segment(held, [[256, 180]], [1]).masks
+    np.testing.assert_array_equal(masks, client.segment(expected, [[256, 180]], [1]).masks)
+
+
+def test_a_name_that_another_client_gives_to_another_picture(url, photo):
+    with SAM2TritonClient(url) as ours, SAM2TritonClient(url) as theirs:
+        ours.set_image(photo, image_id=f"shared over {url}")
+        assert ours.predict([[256, 180]], [1]).masks.shape == (1, 1, 512, 512)
+        theirs.set_image(data.astronaut()[:300], image_id=f"shared over {url}")
+        with pytest.raises(ImageChangedError, match="512 x 512 pixels and now .* 512 x 300"):
+            ours.predict([[256, 180]], [1])
+
+
 def test_what_the_server_refuses_is_invalid_input(client, photo):
     with pytest.raises(InvalidInputError, match="image"):
         client.set_image(b"this is not an image")
@@ -128,7 +181,7 @@ def executions(server, model):
     """How many inferences a model has executed, by the server's own metrics."""
     url = server.metrics_url if "://" in server.metrics_url else f"http://{server.metrics_url}"
     url = url if url.endswith("/metrics") else f"{url}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         lines = response.read().decode().splitlines()
     name = f'nv_inference_count{{model="{model}"'
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

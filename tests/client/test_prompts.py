@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from triton_sam2._errors import InvalidInputError
-from triton_sam2._prompts import prompt_tensors
+from triton_sam2._inputs.prompts import prompt_tensors
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,28 @@ def test_padding_never_adds_or_drops_a_point(objects):
             )
         ]
         assert got == points
+
+
+EMPTY = [
+    (np.zeros((0, 2)), np.zeros(0)),
+    ([], []),
+    ([], None),
+    (None, []),
+    ([[], []], [[], []]),
+    (np.zeros((2, 0, 2)), np.zeros((2, 0))),
+    ([np.zeros((0, 2))], [np.zeros(0, int)]),
+]
+
+
+@pytest.mark.parametrize(("coords", "labels"), EMPTY)
+def test_no_points_beside_another_prompt_are_no_points(coords, labels):
+    assert set(prompt_tensors(coords, labels, box=[1, 2, 3, 4])) == {"box"}
+    assert set(prompt_tensors(coords, labels, mask_input=np.zeros((8, 8)))) == {"mask_input"}
+    with pytest.raises(InvalidInputError, match="point_coords|point_labels|no prompt"):
+        prompt_tensors(coords, labels)
+
+
+def test_points_without_labels_are_not_taken_for_none():
+    for coords, labels in (([[1, 2]], []), ([], [1])):
+        with pytest.raises(InvalidInputError, match="point_"):
+            prompt_tensors(coords, labels, box=[1, 2, 3, 4])

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from triton_sam2 import InvalidInputError, MissingExtraError, Segmentation
-from triton_sam2._drawing import draw_masks, object_color, upright_rgb
-from triton_sam2._masks import mask_to_polygons, mask_to_rle, rle_box_xywh, rle_to_mask
-from triton_sam2._rpc import bytes_tensor
+from triton_sam2._results.drawing import draw_masks, object_color, upright_rgb
+from triton_sam2._results.masks import mask_to_polygons, mask_to_rle, rle_box_xywh, rle_to_mask
+from triton_sam2._transports.rpc import bytes_tensor
 
 
 def disc(height, width, x, y, radius):
@@ -57,6 +58,30 @@ def test_polygons_filled_are_the_masks(result):
         assert outlines[0].dtype == np.float32
         filled = cv2.fillPoly(np.zeros((30, 50), np.uint8), [outlines[0].astype(np.int32)], 1)
         np.testing.assert_array_equal(filled, mask)
+
+
+SPECKS = {
+    "a pixel": [(5, 10)],
+    "two": [(5, 10), (5, 11)],
+    "three in a row": [(5, 10), (5, 11), (5, 12)],
+    "a diagonal": [(5, 10), (6, 11), (7, 12)],
+    "in the corner": [(0, 0)],
+}
+
+
+@pytest.mark.parametrize("kind", SPECKS)
+@pytest.mark.parametrize("tolerance_px", [0, 1.5, 30])
+def test_outlines_have_three_points_or_more(kind, tolerance_px):
+    mask = np.zeros((60, 60), np.uint8)
+    for at in SPECKS[kind]:
+        mask[at] = 1
+    assert mask_to_polygons(mask, tolerance_px) == []
+    mask[20:40, 20:40] = 1
+    (outline,) = mask_to_polygons(mask, tolerance_px)
+    assert len(outline) >= 3
+    assert outline.min() == 20
+    (rle,) = coco_mask.frPyObjects([outline.reshape(-1).tolist()], 60, 60)
+    assert coco_mask.area(rle) == 19 * 19
 
 
 def test_polygons_of_a_small_square_and_of_nothing():

@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from triton_sam2 import (
 
 from tests.client.fake_servers import grpc_server
 from tests.client.fakes import AsyncFakeSam, FakeSam, png_of
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 MOVES = [[[10 + 2 * index, 20]] for index in range(20)]
 LABELS = [[1]] * len(MOVES)
@@ -60,11 +60,8 @@ def make_client(gate):
         client.close()
 
 
-def until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
+def until(condition):
+    wait_until(condition, "what the test is about")
 
 
 def test_the_last_position_is_the_result(make_client, gate):
@@ -268,7 +265,7 @@ def test_threads_may_cancel_each_others_sessions(make_client, gate):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
     assert not any(thread.is_alive() for thread in threads)
     until(lambda: all(client.get_session_status(f"s{index}")["pending"] == 0 for index in range(4)))
     for index in range(4):

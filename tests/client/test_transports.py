@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from triton_sam2 import (
     AccessDeniedError,
+    CallCancelledError,
     CallTimeoutError,
     ImageNotFoundError,
     InvalidInputError,
@@ -20,11 +21,13 @@ from triton_sam2 import (
     ServerUnavailableError,
     ServerUnreachableError,
 )
-from triton_sam2._statuses import error_from_status
+from triton_sam2._transports.statuses import error_from_status
 
 from tests.client.fake_servers import grpc_server, http_server
 from tests.client.fakes import FakeSam, png_of
+from tests.patience import PATIENCE_SECONDS, wait_until
 
+NO_VERSIONS = "Request for unknown model: 'sam2' has no available versions"
 CLICK = ([[30, 20]], [1])
 QUICK = RetryPolicy(retries=1, first_pause_s=0.001)
 
@@ -121,10 +124,8 @@ def test_nobody_there(scheme):
     with socket.socket() as placeholder:  # bound but not listening: connections are refused
         placeholder.bind(("127.0.0.1", 0))
         url = f"{scheme}://127.0.0.1:{placeholder.getsockname()[1]}"
-        start = time.monotonic()
         with SAM2TritonClient(url) as client, pytest.raises(ServerUnreachableError) as caught:
             client.set_image(png_of())
-    assert time.monotonic() - start < 5
     assert url in str(caught.value)
     assert "refused" in str(caught.value)
     assert "just serve" in str(caught.value)
@@ -154,7 +155,7 @@ def test_http_to_a_grpc_port_is_found_out(sam):
         SAM2TritonClient(f"http://{address}") as client,
         pytest.raises(ServerUnreachableError, match="other protocol"),
     ):
-        client.set_image(png_of(), timeout=5)
+        client.set_image(png_of(), timeout=PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -170,7 +171,7 @@ def test_silence_ends_with_the_timeout(scheme):
         start = time.monotonic()
         with pytest.raises((CallTimeoutError, ServerUnavailableError)):
             client.set_image(png_of(), timeout=0.5)
-        assert 0.4 < time.monotonic() - start < 3
+        assert time.monotonic() - start > 0.4
 
 
 def test_a_slow_answer_ends_with_the_timeout(client, sam):
@@ -179,7 +180,7 @@ def test_a_slow_answer_ends_with_the_timeout(client, sam):
     over = threading.Event()
 
     def slow(request):
-        over.wait(2)
+        over.wait(PATIENCE_SECONDS)
         return answer(sam, request)
 
     sam.infer = slow
@@ -196,14 +197,13 @@ def test_a_server_that_returns_is_found_again(sam):
         client.predict(*CLICK)
     sam.sizes.clear()
     with grpc_server(sam, port=int(url.rpartition(":")[2])), client:
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
+
+        def is_found() -> bool:
             with contextlib.suppress(ServerUnavailableError):
-                assert client.predict(*CLICK).masks.any()
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("the client did not find the server again within 5 s")
+                return client.predict(*CLICK).masks.any()
+            return False
+
+        wait_until(is_found, "the client to find the server again")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,7 @@ def test_a_server_that_returns_is_found_again(sam):
         (403, b"<html>Forbidden</html>", AccessDeniedError),
         (400, b'{"error": "image: not an image"}', InvalidInputError),
         (404, b'{"error": "Request for unknown model: \'sam2\' is not found"}', ModelNotFoundError),
+        (404, f'{{"error": "{NO_VERSIONS}"}}'.encode(), ServerUnavailableError),
         (413, b"<html>too large</html>", InvalidInputError),
         (429, b"", ServerUnavailableError),
         (502, b"<html>Bad Gateway</html>", ServerUnavailableError),
@@ -221,6 +222,13 @@ def test_a_server_that_returns_is_found_again(sam):
         (418, b"[]", ServerError),
         (200, b"<html>a web page</html>", ServerError),
         (200, b'{"outputs": []}', ServerError),
+        (200, b'{"outputs": 3}', ServerError),
+        (200, b"[]", ServerError),
+        (
+            200,
+            b'{"outputs": [{"name": "cached_image_id", "datatype": "BYTES", "shape": [7], "data": ["x"]}]}',
+            ServerError,
+        ),
         (302, b"", ServerError),
     ],
 )
@@ -246,11 +254,18 @@ def test_redirects_are_not_followed(sam):
     [
         ("NOT_FOUND", "send the image again", ImageNotFoundError),
         ("NOT_FOUND", "Request for unknown model: 'sam2' is not found", ModelNotFoundError),
+        # What a server that stops says, with either status; and a model that was never there.
+        ("NOT_FOUND", NO_VERSIONS, ServerUnavailableError),
+        ("UNAVAILABLE", NO_VERSIONS, ServerUnavailableError),
         (
             "UNAVAILABLE",
-            "Request for unknown model: 'sam2' has no available versions",
-            ModelNotFoundError,
+            "Request for unknown model: 'sam2' version 1 is not at ready state",
+            ServerUnavailableError,
         ),
+        ("NOT_FOUND", f"in ensemble 'sam2', {NO_VERSIONS}", ServerUnavailableError),
+        ("CANCELLED", "CANCELLED", ServerUnavailableError),
+        ("CANCELLED", "Locally cancelled by application!", CallCancelledError),
+        ("NOT_FOUND", "image_id: no image is kept under 'is not ready'", ImageNotFoundError),
         ("PERMISSION_DENIED", "", AccessDeniedError),
         ("UNIMPLEMENTED", "x", ServerError),
         ("SOMETHING_NEW", "x", ServerError),

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def start(tmp_path: Path, repository: Path) -> Iterator[StartLauncher]:
     """Starts launchers, each with a state directory of its own, and ends them after the test."""
     started: list[Launcher] = []
 
-    def _start(*options: str, repository: Path = repository, **named: tuple[str, ...]) -> Launcher:
+    def _start(*options: str, repository: Path = repository, **named: Any) -> Launcher:
         launcher = Launcher(repository, tmp_path / f"run{len(started)}", *options, **named)
         started.append(launcher)
         return launcher

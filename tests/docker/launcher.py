@@ -5,15 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped,unused-ignore]
-from sam2_server.probe import probe_inputs
+from sam2_server.probe import Asker, probe_inputs
 from tritonclient import grpc
+
+from tests.patience import wait_until
 
 DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 SHARED_MEMORY = Path("/dev/shm")
@@ -43,19 +43,16 @@ def run(
     )
 
 
-def wait_until(what: Callable[[], bool], seconds: float, waiting_for: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds} s in vain for {waiting_for}")
-        time.sleep(0.05)
-
-
 class Launcher:
     """A launcher process with its state directory."""
 
     def __init__(
-        self, repository: Path, state_dir: Path, *options: str, ports: tuple[str, ...] = FREE_PORTS
+        self,
+        repository: Path,
+        state_dir: Path,
+        *options: str,
+        ports: tuple[str, ...] = FREE_PORTS,
+        variables: dict[str, str] | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.output_file = state_dir.with_suffix(".out")
@@ -70,14 +67,14 @@ class Launcher:
                     *ports,
                     *options,
                 ),
-                env=environment(),
+                env=environment(**(variables or {})),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         self.prefix = ""
 
     def wait_ready(self, seconds: float = 60) -> "Launcher":
-        wait_until(lambda: self.has_ended() or self._is_ready(), seconds, "ready")
+        wait_until(lambda: self.has_ended() or self._is_ready(), "ready", seconds)
         assert not self.has_ended(), self.output()
         self.prefix = self.state()["shm_prefix"]
         return self
@@ -115,6 +112,13 @@ class Launcher:
                 return child
         raise LookupError(f"no process of {model}")
 
+    def reaper(self) -> psutil.Process:
+        """The process that removes what this launcher leaves when it is killed."""
+        for child in psutil.Process(self.process.pid).children():
+            if child.cmdline()[-1] == "sam2_server.reaper":
+                return child
+        raise LookupError("no reaper")
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
@@ -140,7 +144,9 @@ class Launcher:
 def infer(address: str, image_id: str = "test", timeout: float = 30) -> float:
     """One request to the public model; its one number."""
     inputs = []
-    tensors = probe_inputs() | {"image_id": ("BYTES", np.array([image_id.encode()], np.object_))}
+    tensors = probe_inputs(Asker("test")) | {
+        "image_id": ("BYTES", np.array([image_id.encode()], np.object_))
+    }
     for name, (dtype, array) in tensors.items():
         tensor = grpc.InferInput(name, list(array.shape), dtype)
         tensor.set_data_from_numpy(array)

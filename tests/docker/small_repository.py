@@ -18,7 +18,7 @@ input [
 output [ { name: "mean" data_type: TYPE_FP32 dims: [ 1, 1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 """
-# An image_id of "sleep:SECONDS" makes it take that long.
+# An image_id of "sleep:SECONDS" makes it take that long; "sleep:SECONDS:FILE" makes the file as it begins.
 PICTURE_MODEL = """
 import time
 import numpy as np
@@ -32,7 +32,10 @@ class TritonPythonModel:
             image = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()[0]
             image_id = pb_utils.get_input_tensor_by_name(request, "image_id")
             if image_id is not None and image_id.as_numpy()[0].startswith(b"sleep:"):
-                time.sleep(float(image_id.as_numpy()[0][6:]))
+                _, seconds, *begun = image_id.as_numpy()[0].decode().split(":", 2)
+                for file in begun:
+                    open(file, "x").close()
+                time.sleep(float(seconds))
             mean = np.array([[np.frombuffer(image, np.uint8).mean()]], np.float32)
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("mean", mean)]))
         return responses

@@ -1,20 +1,21 @@
 """Crashes, hangs and reloads: what is restarted, how fast, and what is left alone."""
 
+import re
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from sam2_server.health import FAILURES_UNTIL_HUNG, HealthWatch, Sample, is_busy
-from sam2_server.probe import ProbeResult, _is_silence
+from sam2_server.probe import Asker, ProbeResult, _is_silence
+from sam2_server.signs_of_life import CHECK_SECONDS
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.docker.conftest import StartLauncher
-from tests.docker.launcher import Launcher, infer, wait_until
+from tests.docker.launcher import Launcher, infer
 from tests.docker.small_repository import PICTURE_MODEL, write_repository
-
-RECOVERY_SECONDS = 15
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 
 def answers(launcher: Launcher) -> bool:
@@ -27,27 +28,21 @@ def answers(launcher: Launcher) -> bool:
 @pytest.mark.server
 @pytest.mark.parametrize("victim", ["picture", "score", "tritonserver"])
 def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None:
-    started_at = time.monotonic()
     launcher = start().wait_ready()
-    # On an overloaded machine a mere start takes longer than the promised recovery.
-    allowed_seconds = max(RECOVERY_SECONDS, 2 * (time.monotonic() - started_at))
     before = launcher.state()
-    in_flight: list[tuple[float, Exception]] = []
+    in_flight: list[InferenceServerException] = []
     slow = threading.Thread(target=_collect_error, args=(launcher.grpc_address(), in_flight))
     slow.start()
     time.sleep(0.5)
 
     process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
-    killed_at = time.monotonic()
     process.kill()
-    wait_until(lambda: launcher.state()["restarts"] == 1, allowed_seconds, "the crash to be seen")
-    wait_until(lambda: answers(launcher), allowed_seconds, "an answer")
-    seconds = time.monotonic() - killed_at
-    print(f"{victim}: back in service after {seconds:.1f} s")
-    assert seconds < allowed_seconds
-    slow.join(10)
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the crash to be seen")
+    wait_until(lambda: answers(launcher), "an answer")
+    slow.join(PATIENCE_SECONDS)
+    assert not slow.is_alive()
     assert len(in_flight) == 1, "the request in flight should have got an error"
-    assert in_flight[0][0] < 5, "and at once"
+    assert "Deadline" not in str(in_flight[0]), "and not by its own time-out"
     launcher.wait_ready()
     after = launcher.state()
     assert after["urls"] == before["urls"]
@@ -61,33 +56,84 @@ def test_a_killed_process_is_replaced(start: StartLauncher, victim: str) -> None
 def test_without_supervision_a_dead_server_ends_the_launcher(start: StartLauncher) -> None:
     launcher = start("--no-supervise").wait_ready()
     launcher.server().kill()
-    assert launcher.process.wait(15) == 3
+    assert launcher.process.wait(PATIENCE_SECONDS) == 3
     assert "tritonserver was ended by SIGKILL" in launcher.output()
     assert launcher.leftovers() == []
 
 
 @pytest.mark.server
-def test_a_crash_loop_ends_with_a_message(start: StartLauncher) -> None:
-    launcher = start("--max-crashes", "2").wait_ready()
-    launcher.stub("picture").kill()
-    wait_until(lambda: launcher.state().get("restarts") == 1, 10, "the first crash")
-    launcher.wait_ready()
-    launcher.stub("score").kill()
-    assert launcher.process.wait(15) == 3
-    assert "crashed 2 times within 300 s" in launcher.output()
-    assert "score_0_0" in launcher.output()
-    assert str(launcher.state_dir / "tritonserver.log") in launcher.output()
-    assert launcher.leftovers() == []
+@pytest.mark.slow
+def test_crashes_one_after_another_are_no_reason_to_give_up(start: StartLauncher) -> None:
+    launcher = start().wait_ready()
+    for crashes in range(1, 7):
+        launcher.stub("picture").kill()
+        wait_until(lambda n=crashes: launcher.state()["restarts"] == n, "a crash")
+        launcher.wait_ready(PATIENCE_SECONDS)
+    assert answers(launcher)
+    pauses = [float(seconds) for seconds in re.findall(r"restarting in (\S+) s", launcher.output())]
+    assert pauses == [1, 2, 4, 5, 5]
 
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_a_hung_model_is_found_by_the_probe(start: StartLauncher) -> None:
-    launcher = start("--probe-interval", "1", "--probe-timeout", "2").wait_ready()
-    launcher.stub("picture").suspend()
-    wait_until(lambda: launcher.state()["restarts"] == 1, 40, "the hang to be seen")
-    assert "no answer to 3 health probes" in launcher.state()["last_crash"]
-    wait_until(lambda: answers(launcher), 60, "an answer")
+def test_a_restart_that_fails_is_tried_again(start: StartLauncher, tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models")
+    launcher = start(repository=repository).wait_ready()
+    model = repository / "picture/1/model.py"
+    model.write_text("raise RuntimeError('gone for a while')\n")
+    launcher.stub("picture").kill()
+    wait_until(lambda: launcher.state()["restarts"] >= 3, "two failed restarts")
+    assert "gone for a while" in launcher.state()["last_crash"]
+    model.write_text(PICTURE_MODEL)
+    launcher.wait_ready(PATIENCE_SECONDS)
+    assert answers(launcher)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["picture", "tritonserver"])
+def test_a_stopped_process_is_found_though_no_request_meets_it(
+    start: StartLauncher, victim: str
+) -> None:
+    launcher = start("--probe-interval", "3600").wait_ready()
+    # Seen running for a while first; nobody asks anything.
+    time.sleep(4 * CHECK_SECONDS)
+    process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
+    process.suspend()
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the hang to be seen")
+    assert f"the process of {victim}" in launcher.state()["last_crash"]
+    assert "no sign of life" in launcher.state()["last_crash"]
+    wait_until(lambda: answers(launcher), "an answer")
+
+
+@pytest.mark.server
+def test_a_process_that_dies_while_its_model_loads(start: StartLauncher, tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models")
+    last_words = (
+        'import os\nos.write(2, b"terminate called\\n  what():  not enough of it\\n")\nos.abort()\n'
+    )
+    (repository / "picture/1/model.py").write_text(last_words)
+    launcher = start(repository=repository)
+    assert launcher.process.wait(PATIENCE_SECONDS) == 1
+    assert "not enough of it" in launcher.output()
+    assert "died while its model was loading" in launcher.output()
+
+
+@pytest.mark.server
+def test_a_full_disk_ends_nothing(start: StartLauncher, tmp_path: Path) -> None:
+    """As good as full for the launcher: its state can no longer be written."""
+    launcher = start().wait_ready()
+    blocked = launcher.state_dir / f".server.json.{launcher.process.pid}"
+    blocked.mkdir()
+    address = launcher.grpc_address()
+    launcher.stub("picture").kill()
+    wait_until(lambda: "cannot write" in launcher.output(), "a warning")
+    wait_until(lambda: launcher.output().count("Ready.") == 2, "the restart")
+    assert infer(address) > 0
+    blocked.rmdir()
+    wait_until(lambda: launcher.state()["restarts"] == 1, "the state to be written")
+    assert launcher.stop() == 0
+    assert launcher.leftovers() == []
 
 
 def test_a_starved_stub_is_not_taken_at_tritons_word() -> None:
@@ -198,6 +244,7 @@ class TestHealthWatch:
     def watch(self, messages: list[str]) -> HealthWatch:
         return HealthWatch(
             1,
+            asker=Asker("test"),
             probe_url="grpc://127.0.0.1:1",
             metrics_url="http://127.0.0.1:1/metrics",
             interval_seconds=30,
@@ -215,6 +262,19 @@ class TestHealthWatch:
         for n in range(2 * FAILURES_UNTIL_HUNG):
             assert watch._judge(silent(n) if n % 2 else answer) is None
 
+    def test_who_is_called_unhealthy_again_is_a_suspect_whatever_comes_between(
+        self, watch: HealthWatch
+    ) -> None:
+        answer = Sample(ProbeResult(True, "healthy"), 5.0, None, 0.0)
+        message = "in ensemble 'sam2', Stub process 'score_0_1' is not healthy."
+        watch._judge(Sample(ProbeResult(False, message, no_answer=True), 0.0, 0.0, 0.0))
+        watch._judge(answer)
+        assert watch.suspects(10.0) == set()
+        watch._judge(Sample(ProbeResult(False, message, no_answer=True), 10.0, 0.0, 0.0))
+        watch._judge(answer)
+        assert watch.suspects(20.0) == {"score_0_1"}
+        assert watch.suspects(100.0) == set()
+
     def test_errors_are_reported_once_and_restart_nothing(
         self, watch: HealthWatch, messages: list[str]
     ) -> None:
@@ -224,9 +284,8 @@ class TestHealthWatch:
         assert len(messages) == 1
 
 
-def _collect_error(address: str, errors: list[tuple[float, Exception]]) -> None:
-    began = time.monotonic()
+def _collect_error(address: str, errors: list[InferenceServerException]) -> None:
     try:
-        infer(address, "sleep:20", timeout=60)
+        infer(address, "sleep:50", timeout=2 * PATIENCE_SECONDS)
     except InferenceServerException as error:
-        errors.append((time.monotonic() - began, error))
+        errors.append(error)

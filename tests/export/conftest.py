@@ -1,4 +1,4 @@
-"""A micro SAM 2.1 with random weights, and its exported files."""
+"""A micro SAM 2.1 with random weights, without and with a memory, and its exported files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,12 @@ from transformers import (
     Sam2MaskDecoderConfig,
     Sam2Model,
     Sam2PromptEncoderConfig,
+    Sam2VideoModel,
     Sam2VisionConfig,
 )
 
-from export.checkpoint import LoadedCheckpoint, randomize
-from export.graphs import Graphs, build_graphs
+from export.checkpoint import LoadedCheckpoint
+from export.graphs import Graphs, VideoGraphs, build_graphs, build_video_graphs, fingerprint_of
 from export.onnx_export import (
     GraphFiles,
     metadata_of,
@@ -24,11 +25,26 @@ from export.onnx_export import (
 )
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
 from export.precision import Precision, with_precision
+from export.random_weights import randomize
 from export.sizes import with_image_size
+from export.video_export import VideoFiles, video_metadata, write_video_graphs
+from export.video_model import video_config, video_model
 
 # 96 px: the two last stages' windows (8) are larger than their maps (6, 3), so padding is tested.
 IMAGE_SIZE = 96
 CHANNELS = 32
+MEMORY_CHANNELS = 8
+# Neither Meta's widths nor its number of layers: nothing may depend on those.
+MEMORY = {
+    "memory_attention_hidden_size": CHANNELS,
+    "memory_attention_num_layers": 2,
+    "memory_attention_feed_forward_hidden_size": 48,
+    "memory_encoder_hidden_size": CHANNELS,
+    "memory_encoder_output_channels": MEMORY_CHANNELS,
+    "mask_downsampler_embed_dim": CHANNELS,
+    "memory_fuser_embed_dim": CHANNELS,
+    "memory_fuser_intermediate_dim": 40,
+}
 
 
 def micro_config(image_size: int = IMAGE_SIZE) -> Sam2Config:
@@ -63,6 +79,26 @@ def micro_model(seed: int = 0, image_size: int = IMAGE_SIZE) -> Sam2Model:
     return model.eval()
 
 
+def micro_video_model(seed: int = 0, image_size: int = IMAGE_SIZE) -> Sam2VideoModel:
+    """The micro model with a memory; its image weights are those of `micro_model`."""
+    model = video_model(video_config(micro_config(image_size), MEMORY, "micro"))
+    randomize(model, seed)
+    model.load_state_dict(micro_model(seed, image_size).state_dict(), strict=False)
+    return model
+
+
+def write_video_files(
+    model: Sam2VideoModel, image_model: Sam2Model, folder: Path, precision: Precision = "fp32"
+) -> VideoFiles:
+    image_graphs = build_graphs(image_model)
+    checkpoint = LoadedCheckpoint(image_model, "micro", "micro.pt", "0" * 64, ())
+    metadata = metadata_of(checkpoint, image_graphs, precision)
+    graphs = with_precision(build_video_graphs(model, int(metadata["fingerprint"])), precision)
+    files = VideoFiles.in_folder(folder)
+    write_video_graphs(graphs, files, video_metadata(metadata, graphs, ""))
+    return files
+
+
 def write_files(model: Sam2Model, folder: Path, precision: Precision = "fp32") -> GraphFiles:
     graphs = with_precision(build_graphs(model), precision)
     checkpoint = LoadedCheckpoint(model, "micro", "micro.pt", "0" * 64, ())
@@ -95,3 +131,20 @@ def graphs(model: Sam2Model) -> Graphs:
 @pytest.fixture(scope="session")
 def files(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
     return write_files(model, tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def tracker() -> Sam2VideoModel:
+    return micro_video_model()
+
+
+@pytest.fixture(scope="session")
+def video_graphs(tracker: Sam2VideoModel, model: Sam2Model) -> VideoGraphs:
+    return build_video_graphs(tracker, fingerprint_of(model))
+
+
+@pytest.fixture(scope="session")
+def video_files(
+    tracker: Sam2VideoModel, model: Sam2Model, tmp_path_factory: pytest.TempPathFactory
+) -> VideoFiles:
+    return write_video_files(tracker, model, tmp_path_factory.mktemp("video-onnx"))

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import Sam2Model
+from torch import nn
+from transformers import Sam2Model, Sam2VideoModel
 
-from export.checkpoint import load_checkpoint, random_checkpoint, randomize
+from export.checkpoint import Memory, load_checkpoint, random_checkpoint
 from export.errors import CheckpointError, ImageSizeError
+from export.random_weights import randomize
 from export.sizes import image_size_of
-from tests.export.conftest import IMAGE_SIZE, micro_model
+from tests.export.conftest import IMAGE_SIZE, MEMORY, micro_model
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[2] / "export/demo_model/weights"
 
@@ -33,7 +35,7 @@ def directory(model: Sam2Model, tmp_path: Path) -> Path:
     return save_directory(model, tmp_path / "my-sam2")
 
 
-def assert_same_weights(got: Sam2Model, expected: Sam2Model) -> None:
+def assert_same_weights(got: nn.Module, expected: nn.Module) -> None:
     for name, tensor in expected.state_dict().items():
         assert torch.equal(got.state_dict()[name], tensor), name
 
@@ -87,6 +89,69 @@ def test_a_video_checkpoint_gives_its_image_part(directory: Path, model: Sam2Mod
     assert set(loaded.unused_keys) == video
 
 
+def save_video_directory(tracker: Sam2VideoModel, directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    config = {**tracker.config.to_dict(), "model_type": "sam2_video"}
+    (directory / "config.json").write_text(json.dumps(config))
+    save_weights({k: v.clone() for k, v in tracker.state_dict().items()}, directory)
+    return directory
+
+
+def test_a_video_checkpoint_with_its_memory(tracker: Sam2VideoModel, tmp_path: Path) -> None:
+    directory = save_video_directory(tracker, tmp_path / "my-tracker")
+    loaded = load_checkpoint(str(directory), image_size=64, memory=Memory())
+    assert loaded.video is not None
+    assert_same_weights(loaded.video, tracker)
+    assert (loaded.unused_keys, loaded.memory_name) == ((), "")
+    assert loaded.video.image_size == 64
+    assert loaded.video.config.memory_attention_rope_feat_sizes == [4, 4]
+    # Shared with the image model, not copied.
+    for name, tensor in loaded.model.state_dict().items():
+        assert tensor.data_ptr() == loaded.video.state_dict()[name].data_ptr(), name
+
+
+def test_a_checkpoint_without_memory(directory: Path, model: Sam2Model) -> None:
+    """Nothing is made up unless that is asked for, and then it is said."""
+    with pytest.raises(CheckpointError, match="holds no memory.*--no-video.*--untrained-memory"):
+        load_checkpoint(str(directory), memory=Memory())
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | MEMORY))
+    first, again, other = (
+        load_checkpoint(str(directory), memory=Memory(untrained_seed=seed)) for seed in (3, 3, 4)
+    )
+    assert first.memory_name == "random-weights-seed-3"
+    assert first.video is not None
+    assert again.video is not None
+    assert other.video is not None
+    assert_same_weights(first.video, again.video)
+    assert not torch.equal(first.video.no_object_pointer, other.video.no_object_pointer)
+    assert_same_weights(first.model, model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(first.video.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"memory_attention_hidden_size": 64},
+            "memory_attention_hidden_size expected 32, found 64",
+        ),
+        ({"memory_encoder_output_channels": 12}, "divisor of the image embeddings' 32 channels"),
+        ({"num_maskmem": 5}, "num_maskmem expected 7, found 5"),
+        ({"memory_attention_num_attention_heads": 2}, "attention_heads expected 1, found 2"),
+        ({"enable_occlusion_spatial_embedding": False}, "expected True, found False"),
+    ],
+)
+def test_other_memories_are_refused(
+    directory: Path, changes: dict[str, object], message: str
+) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | MEMORY | changes))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(directory), memory=Memory(untrained_seed=0))
+
+
 @pytest.mark.slow
 def test_transformers_own_video_model(tmp_path: Path) -> None:
     """The keys of the real class, at a real size."""
@@ -99,6 +164,9 @@ def test_transformers_own_video_model(tmp_path: Path) -> None:
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
     assert set(loaded.unused_keys) == expected.keys() - loaded.model.state_dict().keys()
+    tracker = load_checkpoint(str(tmp_path), memory=Memory()).video
+    assert tracker is not None
+    assert_same_weights(tracker, model)
 
 
 def test_missing_and_surplus_keys_are_listed(directory: Path, model: Sam2Model) -> None:
@@ -221,3 +289,8 @@ def test_random_checkpoint_of_a_real_size() -> None:
     loaded = random_checkpoint("tiny", 3, 256)
     assert (loaded.model_name, loaded.source_name) == ("tiny", "random-weights-seed-3")
     assert image_size_of(loaded.model.config) == 256
+    assert loaded.video is None
+    with_video = random_checkpoint("tiny", 3, 256, Memory())
+    assert with_video.video is not None
+    assert with_video.memory_name == "random-weights-seed-3"
+    assert_same_weights(with_video.model, loaded.model)

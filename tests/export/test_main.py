@@ -12,7 +12,8 @@ from transformers import Sam2Model
 from typer.testing import CliRunner
 
 from export import __main__ as command
-from export.onnx_files import read_onnx_file
+from export.onnx_files import VIDEO_FILES, read_onnx_file
+from tests.export.conftest import MEMORY
 
 Run = Callable[..., str]
 
@@ -34,7 +35,7 @@ def run() -> Run:
 def weights(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("weights") / "my-sam2"
     directory.mkdir()
-    config = {"model_type": "sam2", **model.config.to_dict()}
+    config = {"model_type": "sam2", **model.config.to_dict(), **MEMORY}
     (directory / "config.json").write_text(json.dumps(config))
     save_file(
         {k: v.clone() for k, v in model.state_dict().items()}, directory / "model.safetensors"
@@ -44,8 +45,14 @@ def weights(model: Sam2Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Path) -> None:
-    said = run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--image-size", 64)
+    target = ("--output-dir", tmp_path / "repo", "--image-size", 64)
+    said = run("--checkpoint", weights, *target, "--untrained-memory", 5)
     assert "plane_logits" in said
+    assert "conditioned_embed" in said
+    assert "the memory is untrained (random-weights-seed-5): it tracks nothing" in said
+    attention = read_onnx_file(tmp_path / "repo/sam2_memory_attention/1/model.onnx")
+    assert attention.metadata["source_memory"] == "random-weights-seed-5"
+    assert (attention.image_size, attention.memory_channels) == (64, 8)
     encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
     assert encoder.image_size == 64
     assert encoder.metadata["model_name"] == "my-sam2"
@@ -54,7 +61,25 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_two_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Path) -> None:
+def test_without_video_there_are_two_files(run: Run, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
+    assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--no-video")
+    assert not [p for p in (tmp_path / "repo").iterdir() if "mem" in p.name or "video" in p.name]
+
+
+def test_a_checkpoint_without_memory_says_what_to_do(
+    run: Run, weights: Path, tmp_path: Path
+) -> None:
+    said = run("--checkpoint", weights, "--output-dir", tmp_path / "repo", exit_code=1)
+    assert "it holds no memory" in said
+    assert "--no-video" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "onnx"
     run(
         "--checkpoint",
@@ -65,13 +90,16 @@ def test_the_two_files_alone_in_half_precision(run: Run, weights: Path, tmp_path
         "fp16",
         "--model-name",
         "demo",
+        "--untrained-memory",
+        0,
     )
-    assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert {p.name for p in folder.iterdir()} == {"decoder.onnx", "encoder.onnx", *VIDEO_FILES}
+    assert read_onnx_file(folder / "video_decoder.onnx").metadata["precision"] == "fp16"
     assert read_onnx_file(folder / "encoder.onnx").metadata["precision"] == "fp16"
     assert read_onnx_file(folder / "encoder.onnx").metadata["model_name"] == "demo"
 
 
-@pytest.mark.parametrize("when", ["verify", "write_decoder"])
+@pytest.mark.parametrize("when", ["verify", "write_decoder", "verify_video"])
 def test_a_failed_export_leaves_nothing(
     run: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
@@ -81,7 +109,8 @@ def test_a_failed_export_leaves_nothing(
         raise VerificationError("the graphs are wrong")
 
     monkeypatch.setattr(command, when, fails)
-    said = run("--checkpoint", weights, "--output-dir", tmp_path / "repo", exit_code=1)
+    arguments = ("--checkpoint", weights, "--untrained-memory", 0)
+    said = run(*arguments, "--output-dir", tmp_path / "repo", exit_code=1)
     assert "error: the graphs are wrong" in said
     assert list(tmp_path.iterdir()) == []
 
@@ -93,6 +122,11 @@ def test_a_failed_export_leaves_nothing(
         (["--random-weights", 0], "--random-weights: needs --size"),
         (["--random-weights", 0, "--checkpoint", "x.pt", "--size", "tiny"], "choose one"),
         (["--size", "tiny", "--onnx-only", "a", "--output-dir", "b"], "choose one"),
+        (["--size", "tiny", "--no-video", "--untrained-memory", 0], "--no-video and --untrained"),
+        (
+            ["--size", "tiny", "--random-weights", 0, "--untrained-memory", 0],
+            "--random-weights makes the memory too",
+        ),
         (["--size", "huge"], "--size: expected one of tiny, small, base_plus, large; got 'huge'"),
         (["--size", "tiny", "--model-cfg", "sam2.1_hiera_l.yaml"], "are different sizes"),
         (["--model-cfg", "sam2_hiera_l.yaml"], "--model-cfg: expected one of"),
@@ -124,17 +158,20 @@ def test_a_stranger_directory_is_refused_before_the_work(
     run: Run, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").touch()
-    said = run("--checkpoint", weights, "--output-dir", tmp_path, exit_code=1)
+    arguments = ("--checkpoint", weights, "--no-video")
+    said = run(*arguments, "--output-dir", tmp_path, exit_code=1)
     assert "not a model repository, so it is left alone" in said
     assert "parameters" not in said
 
 
 @pytest.mark.slow
 def test_a_real_architecture_in_fp16(run: Run, tmp_path: Path) -> None:
-    """`verify` inside it is the test; at 256 px, because half precision is slow on a CPU."""
+    """`verify` inside it is the test; at 128 px, because half precision is slow on a CPU."""
     arguments = ("--size", "tiny", "--random-weights", 0, "--precision", "fp16")
-    run(*arguments, "--image-size", 256, "--output-dir", tmp_path / "repo")
+    run(*arguments, "--image-size", 128, "--output-dir", tmp_path / "repo")
     decoder = read_onnx_file(tmp_path / "repo/sam2_decoder/1/model.onnx")
-    assert (decoder.image_size, decoder.embed_channels) == (256, 256)
+    assert (decoder.image_size, decoder.embed_channels) == (128, 256)
     assert decoder.metadata["model_name"] == "tiny"
+    attention = read_onnx_file(tmp_path / "repo/sam2_memory_attention/1/model.onnx")
+    assert attention.memory_channels == 64
     assert torch.get_default_dtype() == torch.float32

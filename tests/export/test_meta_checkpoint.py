@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.checkpoint import load_checkpoint, randomize
+from export.checkpoint import load_checkpoint
 from export.errors import CheckpointError
 from export.graphs import build_graphs
+from export.random_weights import randomize
 from export.reference import reference_encode
 
 build_sam = pytest.importorskip("sam2.build_sam", reason="needs rf-sam-2, hydra-core and iopath")

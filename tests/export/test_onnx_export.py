@@ -31,7 +31,7 @@ def test_tensors_are_those_of_the_configuration(
     """Names, dtypes and dims, as Triton's C++ backend compares them."""
     config = tmp_path_factory.mktemp(served_as) / "config.pbtxt"
     text = (MODELS_DIR / served_as / "config.pbtxt").read_text()
-    config.write_text(resized_config(text, IMAGE_SIZE, CHANNELS))
+    config.write_text(resized_config(text, {"S": IMAGE_SIZE, "C": CHANNELS}))
     check_against_config(config, read_onnx_file(getattr(files, name)))
 
 
@@ -87,7 +87,7 @@ def test_fp32_files_compute_what_pytorch_computes(files: GraphFiles, model: Sam2
 
 
 def test_any_number_of_objects_and_points(files: GraphFiles) -> None:
-    session = verification._session(files.decoder)
+    session = verification.open_session(files.decoder)
     side = IMAGE_SIZE // 4
     generator = np.random.default_rng(0)
     features = {

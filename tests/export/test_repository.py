@@ -1,5 +1,6 @@
 """Assembling needs no PyTorch: these files are made with onnx alone."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from onnx import TensorProto, helper
 from export.errors import RepositoryError
 from export.repository import (
     MODELS_DIR,
+    VIDEO_GRAPHS,
     assemble_repository,
     check_against_config,
+    is_of_video,
     refuse_other_directories,
     replaced_directory,
     resized_config,
@@ -68,20 +71,56 @@ def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list
     }
 
 
-def write_hollow(
+def tensors_of_video(
+    image_size: int, channels: int, depth: int
+) -> dict[str, tuple[list[Value], list[Value]]]:
+    """Dims as the exporter writes them, types as the configurations say."""
+    from export.video_export import video_tensors
+
+    def values(config: str, dims: dict[str, tuple[int | str, ...]]) -> list[Value]:
+        types = dict(re.findall(r'name: "(\w+)" +data_type: TYPE_(\w+)', config))
+        return [(name, types[name], list(shape)) for name, shape in dims.items()]
+
+    found = {}
+    for name, (inputs, outputs) in video_tensors(image_size, channels, depth).items():
+        config = (MODELS_DIR / f"sam2_{name}/config.pbtxt").read_text()
+        found[name] = (values(config, inputs), values(config, outputs))
+    return found
+
+
+def write_hollow(  # noqa: PLR0917
     folder: Path,
     image_size: int = 1024,
     channels: int = 256,
     fingerprints: tuple[int, int] = (7, 7),
     metadata: bool = True,
+    memory_channels: int | None = None,
+    memory_fingerprints: tuple[int, ...] = (5, 5, 5, 5),
 ) -> Path:
-    """Both ONNX files with the right tensors and nothing behind them but constants."""
+    """An export's ONNX files with the right tensors and nothing behind them but constants.
+
+    Two of them; six where a width of the memories is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for (name, (inputs, outputs)), fingerprint in zip(
-        tensors(image_size, channels).items(), fingerprints, strict=True
-    ):
+    files = tensors(image_size, channels)
+    of_file: dict[str, dict[str, int]] = {
+        name: {"fingerprint": fingerprint}
+        for name, fingerprint in zip(files, fingerprints, strict=True)
+    }
+    if memory_channels is not None:
+        of_video = tensors_of_video(image_size, channels, memory_channels)
+        files |= of_video
+        of_file |= {
+            name: {
+                "fingerprint": fingerprints[0],
+                "memory_fingerprint": fingerprint,
+                "memory_channels": memory_channels,
+            }
+            for name, fingerprint in zip(of_video, memory_fingerprints, strict=True)
+        }
+    for name, (inputs, outputs) in files.items():
         # The dynamic dimension must come from an input, or ONNX Runtime infers a number for it.
-        dynamic = "resized_image" if name == "encoder" else "has_mask_input"
+        dynamic = next(n for n, _, dims in inputs if dims[0] in ("B", "batch"))
         nodes = [helper.make_node("Shape", [dynamic], ["count"], start=0, end=1)]
         for output, kind, dims in outputs:
             numbers = [dim for dim in dims if isinstance(dim, int)]
@@ -109,7 +148,7 @@ def write_hollow(
                 {
                     "image_size": str(image_size),
                     "embed_channels": str(channels),
-                    "fingerprint": str(fingerprint),
+                    **{key: str(value) for key, value in of_file[name].items()},
                 },
             )
         onnx.save(model, folder / f"{name}.onnx")
@@ -129,21 +168,65 @@ def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hollow(tmp_path_factory.mktemp("hollow"))
 
 
-def test_at_1024_px_the_repository_is_models_byte_for_byte(hollow: Path, tmp_path: Path) -> None:
-    assemble_repository(hollow, tmp_path / "repository")
+@pytest.fixture(scope="module")
+def hollow_with_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hollow(tmp_path_factory.mktemp("hollow-video"), memory_channels=64)
+
+
+def test_at_1024_px_the_repository_is_models_byte_for_byte(
+    hollow_with_video: Path, tmp_path: Path
+) -> None:
+    assemble_repository(hollow_with_video, tmp_path / "repository")
     written = contents(tmp_path / "repository")
-    encoder = written.pop("sam2_encoder/1/model.onnx")
-    assert encoder == (hollow / "encoder.onnx").read_bytes()
-    decoder = written.pop("sam2_decoder/1/model.onnx")
-    assert decoder == (hollow / "decoder.onnx").read_bytes()
+    for file in hollow_with_video.iterdir():
+        assert written.pop(f"sam2_{file.stem}/1/model.onnx") == file.read_bytes()
     expected = {k: v for k, v in contents(MODELS_DIR).items() if not k.endswith((".onnx", ".pyc"))}
+    shared = {k: expected.pop(k) for k in list(expected) if k.startswith("shared/")}
+    for name in written.keys() - expected.keys():
+        assert written.pop(name) == shared["shared/" + Path(name).name], name
     assert written == expected
     for config in (tmp_path / "repository").glob("*/config.pbtxt"):
         assert (config.parent / "1").is_dir(), "Triton wants a version folder even for ensembles"
 
 
+@pytest.mark.parametrize("why", ["no such files", "not wanted"])
+def test_an_image_only_repository_has_no_model_of_video(
+    hollow: Path, hollow_with_video: Path, tmp_path: Path, why: str
+) -> None:
+    source, wanted = (hollow, True) if why == "no such files" else (hollow_with_video, False)
+    assemble_repository(source, tmp_path / "repository", video=wanted)
+    models = {path.name for path in (tmp_path / "repository").iterdir()}
+    everything = {config.parent.name for config in MODELS_DIR.glob("*/config.pbtxt")}
+    assert models == {name for name in everything if not is_of_video(name)}
+    assert {"sam2", "sam2_encoder", "sam2_decoder"} <= models
+    assert not {name for name in models if "video" in name or "mem" in name or "mask_" in name}
+    assert {*VIDEO_GRAPHS, "sam2_video"} >= {name for name in everything if is_of_video(name)}
+
+
+def test_half_of_a_video_export_is_refused(tmp_path: Path) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", memory_channels=64)
+    (onnx_dir / "mask_prompt.onnx").unlink()
+    with pytest.raises(RepositoryError, match=r"mask_prompt\.onnx: no such file"):
+        assemble_repository(onnx_dir, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_video_graphs_of_different_exports_are_refused(tmp_path: Path) -> None:
+    mixed = write_hollow(tmp_path / "a", memory_channels=64, memory_fingerprints=(5, 5, 6, 5))
+    message = r"memory_fingerprint is 5 in memory_attention\.onnx and 6 in memory_encoder\.onnx"
+    with pytest.raises(RepositoryError, match=message):
+        assemble_repository(mixed, tmp_path / "repository")
+    foreign = write_hollow(tmp_path / "b", memory_channels=64, fingerprints=(8, 8))
+    (foreign / "encoder.onnx").unlink()
+    shutil.copyfile(mixed / "encoder.onnx", foreign / "encoder.onnx")
+    shutil.copyfile(mixed / "decoder.onnx", foreign / "decoder.onnx")
+    with pytest.raises(RepositoryError, match=r"fingerprint is 7 in encoder\.onnx and 8 in memory"):
+        assemble_repository(foreign, tmp_path / "repository")
+
+
 def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
-    assemble_repository(write_hollow(tmp_path / "onnx", 256, 96), tmp_path / "repository")
+    onnx_dir = write_hollow(tmp_path / "onnx", 256, 96, memory_channels=32)
+    assemble_repository(onnx_dir, tmp_path / "repository")
     for config in sorted((tmp_path / "repository").glob("*/config.pbtxt")):
         changed = config.read_text().splitlines()
         original = (MODELS_DIR / config.parent.name / "config.pbtxt").read_text().splitlines()
@@ -153,12 +236,15 @@ def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
             if "dims:" in line:
                 assert not {"1024", "256", "128"} & set(
                     line.split("#")[0].replace(",", " ").split()
-                ) or ("resized_image" in line and "256, 256" in line), line
+                ) or (line.count("256, 256") and "S, S]" in line), line
             else:
                 assert line == before
     decoder = (tmp_path / "repository/sam2_decoder/config.pbtxt").read_text()
     assert "dims: [ 1, 12, 64, 64 ] }" in decoder
     assert "dims: [ -1, 4, 64, 64 ] }" in decoder
+    attention = (tmp_path / "repository/sam2_memory_attention/config.pbtxt").read_text()
+    assert "dims: [ -1, -1, 32, 16, 16 ] }" in attention
+    assert "dims: [ -1, -1, 96 ] }" in attention
 
 
 @pytest.mark.parametrize(
@@ -167,26 +253,35 @@ def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
         ("dims: [ 9, 9 ] # [C/8, S/16]", "dims: [ 12, 16 ] # [C/8, S/16]"),
         ("{ dims: [ 9 ] optional: true }, # [S]", "{ dims: [ 256 ] optional: true }, # [S]"),
         ("dims: [ 5, 5, 5, 5 ]   # [B, M, 3, N]", "dims: [ -1, -1, 3, -1 ]   # [B, M, 3, N]"),
+        ("dims: [ 5, 5, 64 ]   # [B, P, D]", "dims: [ -1, -1, 32 ]   # [B, P, D]"),
         ("dims: [ 4, 4 ] }", "dims: [ 4, 4 ] }"),
         ("# dims: [ 4 ]  # [S]", "# dims: [ 4 ]  # [S]"),
         ("# B objects of [S] points", "# B objects of [S] points"),
     ],
 )
 def test_formulas(line: str, expected: str) -> None:
-    assert resized_config(line, 256, 96) == expected
+    assert resized_config(line, {"S": 256, "C": 96, "D": 32}) == expected
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("dims: [ 1, 2 ] # [S]", "line 1: dims and formula differ in length"),
-        ("dims: [ 1 ] # [Q]", "expected a number, S, C.*got 'Q'"),
+        ("dims: [ 1 ] # [Q]", "expected a number, S, C, D.*got 'Q'"),
         ("dims: [ 1 ] # [C/7]", "C/7 is no whole number for C = 96"),
+        ("dims: [ 1 ] # [D/5]", "D/5 is no whole number for D = 32"),
     ],
 )
 def test_wrong_formulas(line: str, message: str) -> None:
     with pytest.raises(RepositoryError, match=message):
-        resized_config(line, 256, 96)
+        resized_config(line, {"S": 256, "C": 96, "D": 32})
+
+
+def test_a_formula_of_the_memory_needs_one() -> None:
+    with pytest.raises(
+        RepositoryError, match="D is of the video graphs, which this repository has"
+    ):
+        resized_config("dims: [ 1 ] # [D]", {"S": 256, "C": 96})
 
 
 def test_files_of_different_exports_are_refused(tmp_path: Path) -> None:

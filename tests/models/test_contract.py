@@ -5,8 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import video_graphs
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+
+from export.shared_modules import needed_modules
 
 MODELS = Path(__file__).parents[2] / "models"
 CONFIGS = {
@@ -15,7 +18,13 @@ CONFIGS = {
 }
 ENSEMBLE = CONFIGS["sam2"]
 PYTHON_MODELS = [name for name, config in CONFIGS.items() if config.backend == "python"]
-ONNX_MODELS = ["sam2_decoder", "sam2_encoder"]
+VIDEO_GRAPHS = [
+    "sam2_mask_prompt",
+    "sam2_memory_attention",
+    "sam2_memory_encoder",
+    "sam2_video_decoder",
+]
+ONNX_MODELS = ["sam2_decoder", "sam2_encoder", *VIDEO_GRAPHS]
 
 
 def tensors(declared) -> dict:
@@ -37,8 +46,9 @@ def fits(producer, consumer) -> bool:
     )
 
 
-def test_the_repository_has_the_seven_models():
+def test_the_repository_has_these_models():
     assert set(CONFIGS) == {
+        *VIDEO_GRAPHS,
         "sam2",
         "sam2_embedding",
         "sam2_preprocess",
@@ -46,6 +56,8 @@ def test_the_repository_has_the_seven_models():
         "sam2_prompt",
         "sam2_decoder",
         "sam2_postprocess",
+        "sam2_automask",
+        "sam2_video",
     }
 
 
@@ -90,17 +102,20 @@ def test_no_ensemble_tensor_is_both_input_and_output():
 def test_every_ensemble_edge_fits():
     sources = {name: signature(tensor) for name, tensor in tensors(ENSEMBLE.input).items()}
     optional = {tensor.name for tensor in ENSEMBLE.input if tensor.optional}
+    # Steps run when their inputs are there, in whichever order they are written.
+    for step in ENSEMBLE.ensemble_scheduling.step:
+        outputs = tensors(CONFIGS[step.model_name].output)
+        for inner, outer in step.output_map.items():
+            assert outer not in sources, f"{outer} is written twice"
+            sources[outer] = signature(outputs[inner])
     for step in ENSEMBLE.ensemble_scheduling.step:
         config = CONFIGS[step.model_name]
-        inputs, outputs = tensors(config.input), tensors(config.output)
+        inputs = tensors(config.input)
         assert set(step.input_map) <= set(inputs), step.model_name
         assert {n for n, t in inputs.items() if not t.optional} <= set(step.input_map)
         for inner, outer in step.input_map.items():
             assert fits(sources[outer], signature(inputs[inner])), (step.model_name, inner)
             assert inputs[inner].optional == (outer in optional), (step.model_name, inner)
-        for inner, outer in step.output_map.items():
-            assert outer not in sources, f"{outer} is written twice"
-            sources[outer] = signature(outputs[inner])
     for name, tensor in tensors(ENSEMBLE.output).items():
         assert fits(sources[name], signature(tensor)), name
 
@@ -123,12 +138,8 @@ def strings(node: ast.AST) -> list[str]:
     ]
 
 
-def is_tensor(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Tensor"
-
-
 def test_every_bls_call_of_sam2_embedding_fits():
-    """`_call(model, tensors, outputs)`: names exist, nothing required is missing, types come back right."""
+    """`call(model, tensors, outputs)`: names exist, nothing required is missing, types come back right."""
     module = adapter("sam2_embedding")
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -138,7 +149,7 @@ def test_every_bls_call_of_sam2_embedding_fits():
     calls = [
         node
         for node in ast.walk(module)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_call"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "call"
     ]
     called = {}
     for call in calls:
@@ -150,12 +161,14 @@ def test_every_bls_call_of_sam2_embedding_fits():
             for name in constants.get(n.id, ())
         ]
         called[model.value] = (
-            {tensor.args[0].value for tensor in ast.walk(sent) if is_tensor(tensor)},
+            {key.value for key in sent.keys if key is not None},
             set(strings(asked) + names),
         )
     assert set(called) == {"sam2_preprocess", "sam2_encoder"}
     for model, (sent, asked) in called.items():
-        assert sent == set(tensors(CONFIGS[model].input)), model
+        taken = tensors(CONFIGS[model].input)
+        required = {name for name, tensor in taken.items() if not tensor.optional}
+        assert required <= sent <= set(taken), model
         assert asked <= set(tensors(CONFIGS[model].output)), model
 
     preprocess, encoder, embedding = (
@@ -166,6 +179,95 @@ def test_every_bls_call_of_sam2_embedding_fits():
     for name, tensor in tensors(encoder.output).items():
         one = (tensor.data_type, [1, *tensor.dims])
         assert one == signature(tensors(embedding.output)[name]), name
+
+
+def test_what_sam2_automask_passes_on_fits():
+    """From sam2_embedding to sam2_decoder, the image's inputs as sam2 has them, and nothing is left out."""
+    module = adapter("sam2_automask")
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    automask, embedding, decoder, sam2 = (
+        CONFIGS[name] for name in ("sam2_automask", "sam2_embedding", "sam2_decoder", "sam2")
+    )
+    given, taken = tensors(embedding.output), tensors(decoder.input)
+    for name in constants["EMBEDDING_TENSORS"]:
+        assert fits(signature(given[name]), signature(taken[name])), name
+    for name in constants["IMAGE_FACTS"]:
+        assert signature(given[name]) == signature(tensors(automask.output)[name]), name
+    assert set(constants["PLANES"]) == set(tensors(decoder.output))
+    made = next(
+        n for n in ast.walk(module) if isinstance(n, ast.Dict) and "token_labels" in strings(n)
+    )
+    names = {key.value for key in made.keys if key is not None}
+    assert names | set(constants["EMBEDDING_TENSORS"]) == set(taken)
+    for name in ("image", "image_id", "mask_format"):
+        assert signature(tensors(automask.input)[name]) == signature(tensors(sam2.input)[name])
+    assert "crop_box" in tensors(embedding.input)
+    assert signature(tensors(embedding.input)["crop_box"]) == signature(
+        tensors(CONFIGS["sam2_preprocess"].input)["crop_box"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "made_by", "taken_by"),
+    [
+        ("image_embed", "sam2_encoder", "sam2_memory_attention"),
+        ("image_embed", "sam2_encoder", "sam2_memory_encoder"),
+        ("image_embed", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_0", "sam2_encoder", "sam2_video_decoder"),
+        ("high_res_feats_1", "sam2_encoder", "sam2_video_decoder"),
+        *(("encoder_fingerprint", "sam2_encoder", name) for name in VIDEO_GRAPHS),
+        ("dense_mask_input", "sam2_mask_prompt", "sam2_video_decoder"),
+        ("low_res_masks", "sam2_mask_prompt", "sam2_memory_encoder"),
+        ("low_res_masks", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("object_score_logits", "sam2_video_decoder", "sam2_memory_encoder"),
+        ("memory_fingerprint", "sam2_video_decoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_memory_encoder", "sam2_memory_attention"),
+        ("memory_fingerprint", "sam2_mask_prompt", "sam2_memory_attention"),
+    ],
+)
+def test_what_passes_between_the_video_graphs_fits(tensor, made_by, taken_by):
+    made, taken = tensors(CONFIGS[made_by].output)[tensor], tensors(CONFIGS[taken_by].input)[tensor]
+    # The encoder batches; one frame goes on.
+    dims = [1, *made.dims] if CONFIGS[made_by].max_batch_size else list(made.dims)
+    assert fits((made.data_type, dims), signature(taken))
+
+
+def test_what_is_stored_for_each_object_goes_back_into_the_attention():
+    """Memories and pointers are made for B objects and taken as sets for each."""
+    attention = CONFIGS["sam2_memory_attention"]
+    for made_by, made, taken in (
+        ("sam2_memory_encoder", "maskmem_features", "maskmem_features"),
+        ("sam2_video_decoder", "obj_ptr", "obj_ptrs"),
+    ):
+        one = tensors(CONFIGS[made_by].output)[made]
+        many = tensors(attention.input)[taken]
+        assert (one.data_type, list(one.dims[1:])) == (many.data_type, list(many.dims[2:]))
+    conditioned = signature(tensors(attention.output)["conditioned_embed"])
+    assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
+
+
+@pytest.mark.parametrize("model", VIDEO_GRAPHS)
+def test_sam2_video_asks_for_what_the_video_graphs_give(model):
+    assert {*video_graphs.OUTPUTS[model], video_graphs.MATCHES} <= set(
+        tensors(CONFIGS[model].output)
+    )
+
+
+def test_the_sessions_have_one_process():
+    assert sum(group.count for group in CONFIGS["sam2_video"].instance_group) == 1
+
+
+@pytest.mark.parametrize("model", VIDEO_GRAPHS)
+def test_every_video_graph_knows_whose_features_it_gets(model):
+    config = CONFIGS[model]
+    assert "encoder_fingerprint" in tensors(config.input)
+    assert "fingerprint_matches" in tensors(config.output)
+    memory = [*tensors(config.input), *tensors(config.output)]
+    assert "memory_fingerprint" in memory
 
 
 def test_the_notice_that_weights_changed_reaches_sam2_embedding():
@@ -184,7 +286,9 @@ def test_the_notice_that_weights_changed_reaches_sam2_embedding():
 @pytest.mark.parametrize("model", PYTHON_MODELS)
 def test_an_adapter_names_every_tensor_and_parameter_that_its_config_declares(model):
     """What an adapter neither reads nor writes by name would be declared in vain (or misspelt)."""
-    sources = "".join(path.read_text() for path in (MODELS / model / "1").glob("*.py"))
+    version = MODELS / model / "1"
+    modules = [*version.glob("*.py"), *needed_modules(version, MODELS / "shared")]
+    sources = "".join(path.read_text() for path in modules)
     config = CONFIGS[model]
     declared = Counter([*tensors(config.input), *tensors(config.output), *config.parameters])
     assert [name for name in declared if name not in sources] == []

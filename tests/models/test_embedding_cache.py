@@ -79,6 +79,12 @@ class CacheAgainstNaiveModel(RuleBasedStateMachine):
                 image["names"].remove(name)
         target["names"] = [*target["names"], name][-MAX_NAMES:]
 
+    @rule(name=st.sampled_from(NAMES))
+    def unname(self, name):
+        self.cache.unname(name)
+        for image in self.kept:
+            image["names"] = [kept for kept in image["names"] if kept != name]
+
     @rule(digest=st.sampled_from(DIGESTS))
     def forget(self, digest):
         assert self.cache.forget(digest) == (self.find(digest) is not None)
@@ -160,3 +166,68 @@ def test_a_1024_px_image_takes_at_most_8_5_megabytes():
         original_hw=np.zeros(2, np.int32),
     )
     assert full.size_bytes <= 8_500_000
+
+
+def cache_for(images: int, clock: Clock | None = None) -> EmbeddingCache:
+    """Room for so many embeddings of embedding()'s size."""
+    limits = CacheLimits(images * embedding().size_bytes, IDLE_SECONDS, MAX_NAMES)
+    return EmbeddingCache(limits, clock or Clock())
+
+
+def test_a_crop_goes_when_its_image_goes():
+    for leave in (
+        lambda cache: cache.forget("a"),
+        lambda cache: cache.retire(1),
+        lambda cache: [cache.put(name, embedding()) for name in ("b", "c", "d")],
+    ):
+        cache = cache_for(3)
+        cache.put("a", embedding())
+        assert cache.put("a/1", embedding(), crop_of="a")
+        leave(cache)
+        assert "a" not in cache
+        assert "a/1" not in cache
+        assert cache.size_bytes == len(cache) * embedding().size_bytes
+
+
+def test_a_crop_alone_leaves_its_image():
+    cache = cache_for(2)
+    cache.put("a", embedding())
+    cache.put("a/1", embedding(), crop_of="a")
+    assert cache.get("a") is not None  # the crop is now the least recently used
+    cache.put("a/2", embedding(), crop_of="a")
+    assert ("a" in cache, "a/1" in cache, "a/2" in cache) == (True, False, True)
+    cache.forget("a")
+    assert len(cache) == cache.size_bytes == 0
+
+
+def test_asking_for_a_crop_keeps_its_image_young():
+    clock = Clock()
+    cache = cache_for(3, clock)
+    for digest in ("a", "b"):
+        cache.put(digest, embedding())
+    cache.put("a/1", embedding(), crop_of="a")
+    clock.seconds = IDLE_SECONDS
+    assert cache.get("a/1") is not None
+    clock.seconds += 1
+    cache.expire()
+    assert ("a" in cache, "a/1" in cache, "b" in cache) == (True, True, False)
+    clock.seconds += IDLE_SECONDS + 1
+    cache.expire()
+    assert len(cache) == cache.size_bytes == 0
+
+
+def test_a_crop_without_its_image_is_not_kept():
+    cache = cache_for(1)
+    assert not cache.put("a/1", embedding(), crop_of="a")
+    cache.put("a", embedding())
+    assert not cache.put("a/1", embedding(), crop_of="a")  # either, not both
+    assert cache.size_bytes == len(cache) * embedding().size_bytes
+
+
+def test_an_image_that_is_put_again_keeps_its_crops_in_hand():
+    cache = cache_for(3)
+    cache.put("a", embedding())
+    cache.put("a/1", embedding(), crop_of="a")
+    cache.put("a", embedding(mark=1))
+    cache.forget("a")
+    assert len(cache) == 0

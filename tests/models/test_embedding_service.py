@@ -27,13 +27,15 @@ class Encoder:
 
     def __init__(self) -> None:
         self.encoded: list[bytes] = []
+        self.crops: list[tuple | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.running = 0
         self.most_running = 0
 
-    async def __call__(self, image: bytes):
+    async def __call__(self, image: bytes, crop_box=None):
         self.encoded.append(image)
+        self.crops.append(crop_box)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -42,7 +44,7 @@ class Encoder:
             self.running -= 1
         if image.startswith(b"broken"):
             raise ValueError("image: broken")
-        return embedding(mark=image[-1])
+        return embedding(mark=image[-1] if crop_box is None else crop_box[0])
 
 
 def service_of(encoder: Encoder, **limits: int) -> EmbeddingService:
@@ -312,5 +314,77 @@ def test_large_images_are_hashed_off_the_loop():
         service = service_of(Encoder(), max_pending_image_bytes=1 << 24)
         large = bytes(1 << 20)
         assert (await service.find(large, None)).image_id == content_id(large)
+
+    run(scenario())
+
+
+CROP = (7, 0, 20, 10)
+
+
+def test_a_crop_is_encoded_once_and_found_by_the_images_id():
+    async def scenario():
+        encoder = Encoder()
+        service = service_of(encoder)
+        await service.find(A, "slide")
+        first = await service.find(A, "slide", CROP)
+        assert mark(first) == 7
+        assert first.image_id == "slide"
+        for again in (
+            await service.find(None, "slide", CROP),
+            await service.find(None, content_id(A), CROP),
+            await service.find(A, None, CROP),
+        ):
+            assert again.embedding is first.embedding
+        assert encoder.crops == [None, CROP]
+        assert mark(await service.find(None, "slide")) == A[-1]
+
+    run(scenario())
+
+
+def test_a_crop_that_is_not_kept_needs_the_image():
+    async def scenario():
+        service = service_of(Encoder())
+        await service.find(A, "slide")
+        with pytest.raises(ImageNotFoundError, match="send the image again"):
+            await service.find(None, "slide", CROP)
+        with pytest.raises(ImageNotFoundError):
+            await service.find(None, "nobody", CROP)
+        with pytest.raises(InvalidRequestError):
+            await service.find(B, content_id(A), CROP)
+
+    run(scenario())
+
+
+def test_crops_are_forgotten_with_their_image_also_while_being_encoded():
+    async def scenario():
+        encoder = Encoder()
+        service = service_of(encoder)
+        await service.find(A, "slide")
+        await service.find(A, None, CROP)
+        encoder.gate.clear()
+        under_way = asyncio.create_task(service.find(A, None, (8, 0, 20, 10)))
+        await until(lambda: encoder.running)
+        service.forget("slide")
+        encoder.gate.set()
+        assert mark(await under_way) == 8  # who asked for it gets it
+        await service.find(A, "slide")
+        for crop in (CROP, (8, 0, 20, 10)):
+            with pytest.raises(ImageNotFoundError):
+                await service.find(None, "slide", crop)
+
+    run(scenario())
+
+
+def test_a_crop_has_no_id_of_its_own():
+    async def scenario():
+        service = service_of(Encoder(), max_image_id_bytes=120)
+        await service.find(A, None)
+        await service.find(A, None, CROP)
+        key = f"{content_id(A)}/7,0,20,10"
+        for crop in (None, CROP):
+            with pytest.raises(ImageNotFoundError):
+                await service.find(None, key, crop)
+        with pytest.raises(ImageNotFoundError):
+            service.forget(key)
 
     run(scenario())

@@ -1,5 +1,6 @@
 import pytest
-from embedding_settings import LEAST_VALUES, InvalidSettingError, parse_settings
+from embedding_settings import LEAST_VALUES, parse_settings
+from model_parameters import InvalidSettingError
 
 
 def parameters(**changes):
@@ -9,6 +10,7 @@ def parameters(**changes):
 
 def test_every_parameter_reaches_its_place():
     settings = parse_settings(parameters(cache_budget_bytes="7", max_pending_encodes="9"))
+    assert settings.max_requests_in_flight == LEAST_VALUES["max_requests_in_flight"] + 100
     assert settings.cache.budget_bytes == 7
     assert settings.service.max_pending_encodes == 9
 

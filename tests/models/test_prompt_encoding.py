@@ -8,7 +8,9 @@ from prompt_encoding import (
 )
 
 HW = (100, 200)
-LIMITS = PromptLimits(max_objects=4, max_points_per_object=3)
+LIMITS = PromptLimits(
+    max_objects=4, max_points_per_object=3, max_tokens=20, max_image_pixels=20_000
+)
 
 
 def encode(**tensors):
@@ -38,6 +40,15 @@ def test_a_mask_alone_has_no_token_at_all():
     assert prompt.token_labels.tolist() == [[-2], [-2]]
     assert prompt.has_mask_input.tolist() == [1, 1]
     assert prompt.dense_mask_input.sum() == 128
+
+
+@pytest.mark.parametrize(
+    "other", [{"box": [[0, 0, 1, 1]] * 2}, {"mask_input": np.ones((2, 1, 8, 8), np.float32)}]
+)
+def test_empty_points_beside_another_prompt_are_no_points(other):
+    empty = encode(point_coords=np.zeros((2, 0, 2)), point_labels=np.zeros((2, 0)), **other)
+    for name, array in vars(encode(**other)).items():
+        np.testing.assert_array_equal(getattr(empty, name), array)
 
 
 def test_dtypes_are_the_decoders():
@@ -91,3 +102,26 @@ def test_bad_prompts_are_refused_by_name(name):
     tensors, message = BAD_PROMPTS[name]
     with pytest.raises(InvalidPromptError, match=message):
         encode(**tensors)
+
+
+def test_points_without_a_point_beside_a_box_are_no_points():
+    empty = {"point_coords": np.zeros((1, 0, 2)), "point_labels": np.zeros((1, 0))}
+    with_them, without = encode(box=[[0, 0, 1, 1]], **empty), encode(box=[[0, 0, 1, 1]])
+    for name, values in vars(without).items():
+        assert np.array_equal(getattr(with_them, name), values), name
+
+
+def test_tokens_of_all_objects_together_are_bounded():
+    # 4 objects x (3 points + 1) = 16; a box is 2 more for each.
+    points = {"point_coords": np.zeros((4, 3, 2)), "point_labels": np.zeros((4, 3))}
+    encode(**points)
+    with pytest.raises(
+        InvalidPromptError, match=r"20 tokens \(max_tokens\).*4 objects.*3 points.*= 24"
+    ):
+        encode(**points, box=[[0, 0, 1, 1]] * 4)
+
+
+@pytest.mark.parametrize("hw", [(0, 5), (5, 0), (-5, -7), (200, 101), (2**31 - 1, 2**31 - 1)])
+def test_sizes_that_a_direct_caller_makes_up_are_refused(hw):
+    with pytest.raises(InvalidPromptError, match="original_hw: expected .*max_image_pixels"):
+        encode_prompt(RawPrompt(box=np.zeros((1, 4), np.float32)), hw, 8, LIMITS)

@@ -51,3 +51,28 @@ def test_a_body_in_chunks_of_one_byte(server) -> None:
         connection.sendall(b"1\r\n[\r\n" * 1_000_000 + b"0\r\n\r\n")
         assert connection.recv(1000).startswith((b"HTTP/1.1 400", b"HTTP/1.1 500"))
     assert answers_a_good_request(server)
+
+
+@pytest.mark.parametrize("label", ["1.0", '"1"', "null"])
+def test_json_that_triton_cannot_read_is_a_500_of_its_own(server, label: str) -> None:
+    """As the README says: no model sees it, so no tensor is named."""
+    body = (
+        '{"inputs":[{"name":"image_id","shape":[1],"datatype":"BYTES","data":["x"]},'
+        '{"name":"point_coords","shape":[1,1,2],"datatype":"FP32","data":[1,2]},'
+        f'{{"name":"point_labels","shape":[1,1],"datatype":"INT32","data":[{label}]}}]}}'
+    )
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
+        answer = pool.request("POST", f"http://{server.http_url}{INFER}", body=body)
+    assert answer.status == 500
+    assert answer.json()["error"].startswith("Unable to parse")
+
+
+def test_a_browsers_preflight_is_refused(server) -> None:
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
+        answer = pool.request(
+            "OPTIONS",
+            f"http://{server.http_url}{INFER}",
+            headers={"Origin": "https://page.example"},
+        )
+    assert answer.status == 405
+    assert "access-control-allow-origin" not in answer.headers

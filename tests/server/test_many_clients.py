@@ -2,15 +2,16 @@
 
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 
+from tests.patience import wait_until
 from tests.photographs import picture_of_discs
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
+from tests.running_server import RunningServer
 from tests.server_figures import cache_metrics, resident_bytes, shared_memory_bytes
 
 pytestmark = pytest.mark.server
@@ -69,7 +70,7 @@ def test_200_mixed_requests_from_16_threads_are_all_answered_right(server):
 
 
 def test_ten_clients_asking_for_one_new_image_share_one_encode(server):
-    data = bytes_tensor(picture_of_discs(1000 + int(time.time())))
+    data = bytes_tensor(picture_of_discs(1_000_000))
     clients = [RawClient(server, "grpc") for _ in range(10)]
     before = clients[0].executions("sam2_encoder")
     with ThreadPoolExecutor(10) as threads:
@@ -79,30 +80,31 @@ def test_ten_clients_asking_for_one_new_image_share_one_encode(server):
         assert np.array_equal(answer["masks"], answers[0]["masks"])
 
 
-def test_the_metrics_count_what_the_test_counted(server):
-    client = RawClient(server, "grpc")
+@pytest.fixture
+def fresh_server(demo_repository, tmp_path):
+    with RunningServer(demo_repository, tmp_path, "--no-probe") as server:
+        yield server
 
-    def settled() -> dict[str, float]:
-        time.sleep(2.5)  # figures are published once a second
-        return cache_metrics(server)
 
-    before = settled()
-    fresh = [picture_of_discs(2000 + int(time.time()) + n) for n in range(3)]
+def test_the_metrics_count_what_the_test_counted(fresh_server):
+    client = RawClient(fresh_server, "grpc")
     ids = [
-        client.infer(image=bytes_tensor(data), **click(40, 30))["cached_image_id"] for data in fresh
+        client.infer(image=bytes_tensor(picture_of_discs(n)), **click(40, 30))["cached_image_id"]
+        for n in range(3)
     ]
     for _ in range(5):
         for image_id in ids:
             client.infer(image_id=bytes_tensor(image_id[0]), **click(40, 30))
     with pytest.raises(RefusedError, match="NOT_FOUND"):
         client.infer(image_id=bytes_tensor(b"nobody"), **click(40, 30))
-    after = settled()
-    change = {name: after[name] - before[name] for name in after}
-    assert (change["hits_total"], change["misses_total"], change["encodes_total"]) == (15, 3, 3)
-    assert change["unknown_ids_total"] == 1
-    assert change["encode_seconds_count"] == 3
-    assert change["entries"] == 3
-    per_image = change["bytes"] / 3
+    # Published now and then, all together: once the last event is in, so is all before it.
+    wait_until(lambda: cache_metrics(fresh_server)["unknown_ids_total"], "the figures")
+    figures = cache_metrics(fresh_server)
+    assert (figures["hits_total"], figures["misses_total"], figures["encodes_total"]) == (15, 3, 3)
+    assert figures["unknown_ids_total"] == 1
+    assert figures["encode_seconds_count"] == 3
+    assert figures["entries"] == 3
+    per_image = figures["bytes"] / 3
     assert per_image == 2 * (96 * 16 * 16 + 12 * 64 * 64 + 24 * 32 * 32) + 8 + 8
     client.infer(
         "sam2_embedding",
@@ -110,4 +112,5 @@ def test_the_metrics_count_what_the_test_counted(server):
         image_id=bytes_tensor(ids[0][0]),
         forget=np.array([True]),
     )
-    assert settled()["forgotten_total"] - after["forgotten_total"] == 1
+    wait_until(lambda: cache_metrics(fresh_server)["forgotten_total"], "the figures")
+    assert cache_metrics(fresh_server)["forgotten_total"] == 1

@@ -99,6 +99,7 @@ def real_size(tmp_path_factory):
     subprocess.run(
         [
             *(sys.executable, "-m", "export", "--size", "tiny", "--random-weights", "0"),
+            "--no-video",
             *("--output-dir", str(directory / "repository")),
         ],
         cwd=ROOT,

@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.photographs import photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 from tests.running_server import RunningServer
@@ -22,16 +23,15 @@ MODELS = [
     "sam2_prompt",
     "sam2_decoder",
     "sam2_postprocess",
+    "sam2_automask",
 ]
-# About 5 s on two free cores; the issue asks for 15. A shared machine may take its time.
-BACK_SECONDS = 60
 COINS = bytes_tensor(photograph("coins.png"))
 
 
 @pytest.fixture(scope="module")
 def own_server(demo_repository, tmp_path_factory):
     directory = tmp_path_factory.mktemp("killed")
-    with RunningServer(demo_repository, directory, "--max-crashes", "20") as server:
+    with RunningServer(demo_repository, directory) as server:
         yield server
 
 
@@ -59,18 +59,16 @@ def test_the_server_is_back_after_the_kill_of(own_server, model):
 
     asking = threading.Thread(target=keep_asking)
     asking.start()
-    time.sleep(0.3)
-    killed_at = time.monotonic()
-    stub_of(own_server, model).send_signal(signal.SIGKILL)
-    back_seconds = None
-    while back_seconds is None and time.monotonic() < killed_at + BACK_SECONDS:
-        time.sleep(0.05)
-        if own_server.state["restarts"] > restarts and outcomes[-1] == "answered":
-            back_seconds = time.monotonic() - killed_at
-    stop.set()
-    asking.join(30)
+    try:
+        wait_until(lambda: "answered" in outcomes, "a first answer")
+        killed_at = time.monotonic()
+        stub_of(own_server, model).send_signal(signal.SIGKILL)
+        wait_until(lambda: set(outcomes) - {"answered"}, "a request to fail")
+        wait_until(lambda: own_server.state["restarts"] > restarts, "the restart")
+        wait_until(lambda: outcomes[-1] == "answered", "an answer")
+    finally:
+        stop.set()
+        asking.join(PATIENCE_SECONDS)
     assert not asking.is_alive(), "a request hangs"
-    assert back_seconds is not None, "the server did not come back"
-    assert set(outcomes) - {"answered"}, "nobody noticed"
-    print(f"{model}: back after {back_seconds:.1f} s")
+    print(f"{model}: back after {time.monotonic() - killed_at:.1f} s")
     assert own_server.state["last_crash"]

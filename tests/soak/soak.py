@@ -106,7 +106,7 @@ KINDS = ("by bytes", "by id", "by id, sent again", "refused", "cancelled", "too 
 
 def soak_repository(directory: Path) -> int:
     """A repository of the small model whose cache keeps KEPT_IMAGES images; returns its budget in bytes."""
-    assemble_repository(ROOT / "export/demo_model/onnx", directory)
+    assemble_repository(ROOT / "export/demo_model/onnx", directory, video=False)
     config = directory / "sam2_embedding" / "config.pbtxt"
     per_image = 2 * (96 * 16 * 16 + 12 * 64 * 64 + 24 * 32 * 32) + 16
     budget = KEPT_IMAGES * per_image
@@ -127,11 +127,14 @@ class Load:
         self._lock = threading.Lock()
         self._images = [picture_of_discs(seed) for seed in range(WORKING_SET)]
         alone = RawClient(server, "grpc")
+        started = time.monotonic()
         self._expected = {
             (i, c): alone.infer(image=bytes_tensor(self._images[i]), **click(*CLICKS[c]))["masks"]
             for i in range(WORKING_SET)
             for c in range(len(CLICKS))
         }
+        # For one client; beside the others it takes longer, now this way, now that.
+        self._answer_seconds = (time.monotonic() - started) / len(self._expected)
 
     def work(self, seed: int, until: float) -> None:
         """One client's requests, until the time is over."""
@@ -145,7 +148,9 @@ class Load:
                 if share < BAD_SHARE:
                     outcome = self._bad(client, rng)
                 elif share < BAD_SHARE + CANCELLED_SHARE:
-                    outcome = self._cancelled(cancelling, i, c, rng.uniform(0, 0.03))
+                    # From at once to long after the answer, on any machine.
+                    after_seconds = self._answer_seconds * 10 ** rng.uniform(-1, 2)
+                    outcome = self._cancelled(cancelling, i, c, after_seconds)
                 elif share < 0.6:
                     outcome = self._by_id(client, i, c)
                 else:

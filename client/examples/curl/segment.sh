@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # One click on an image ► a mask as a PNG file, with curl.
 #
 #   ./segment.sh http://localhost:8000 photo.jpg 512 380 mask.png
-set -euo pipefail
+set -eu
 
 if [ $# -ne 5 ]; then
   echo "usage: segment.sh URL IMAGE X Y OUTPUT.png" >&2
@@ -25,7 +25,7 @@ header_size=$(wc -c < "$work/request")
 
 # The image travels as it is, after the JSON header: 4 bytes of length (little-endian), then the file.
 for shift in 0 8 16 24; do
-  printf "\\x$(printf %02x $((size >> shift & 255)))"
+  printf "\\$(printf %03o $((size >> shift & 255)))"
 done >> "$work/request"
 cat "$image" >> "$work/request"
 

@@ -1,19 +1,22 @@
 """`triton-sam2 batch`: many images, a prompts file, one COCO results file."""
 
+import hashlib
 import json
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triton_sam2._client import SAM2TritonClient
-from triton_sam2._errors import ServerUnavailableError, TritonSam2Error
-from triton_sam2.cli._batch_journal import Journal
-from triton_sam2.cli._batch_prompts import read_prompt_file
-from triton_sam2.cli._batch_run import Job, find_images, make_jobs, run_job
+from triton_sam2._errors import InvalidInputError
+from triton_sam2.cli._batch_all import Batch
+from triton_sam2.cli._batch_images import ImageFiles, find_images
+from triton_sam2.cli._batch_journal import complete_path, journal_path
+from triton_sam2.cli._batch_prompt_file import read_prompt_file
+from triton_sam2.cli._batch_prompts import PromptFile
+from triton_sam2.cli._batch_run import Job, make_jobs, overlay_path, run_job
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -21,9 +24,8 @@ from triton_sam2.cli._connection import (
     TimeoutOption,
     TlsOption,
     UrlOption,
-    print_json,
 )
-from triton_sam2.cli._exit_codes import EXIT_ERROR
+from triton_sam2.cli._outputs import check_files, check_folder
 
 
 def batch(
@@ -32,12 +34,29 @@ def batch(
     ],
     *,
     prompts: Annotated[
-        Path, typer.Option("--prompts", "-p", help="JSON, CSV or COCO boxes.", show_default=False)
+        Path,
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="Points and boxes: JSON, CSV, or COCO annotations (their boxes).",
+            show_default=False,
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The COCO results file.", show_default=False)
+        Path,
+        typer.Option("--output", "-o", help="The COCO results file, .json.", show_default=False),
     ],
-    overlays: Annotated[Path | None, typer.Option(help="A folder for pictures with masks.")] = None,
+    overlays: Annotated[
+        Path | None,
+        typer.Option(help="A folder for pictures with masks: cats/1.jpg becomes cats/1.jpg.png."),
+    ] = None,
+    skip_crowds: Annotated[
+        bool,
+        typer.Option(
+            "--skip-crowds",
+            help="Leave out COCO annotations with iscrowd; else their boxes are prompts as all are.",
+        ),
+    ] = False,
     multimask: Annotated[
         bool,
         typer.Option("--multimask", "-m", help="Choose the best of three candidates per object."),
@@ -54,84 +73,71 @@ def batch(
     Interrupted, it goes on where it was when it is started again the same way. A broken image is reported,
     the others are done all the same, and the exit code is 1.
 
+    An image's name is its path below the folder (`cats/1.jpg`), in the prompts file as in the results. If no
+    name in the prompts file is one, all of them may count from a parent of the folder. Of a folder, hidden
+    files and those that are no pictures are left out, and so is what this command wrote there before.
+
     Examples:
 
     `triton-sam2 batch photos/ --prompts clicks.csv -o results.json --overlays seen/`
 
     `triton-sam2 batch 'val2017/*.jpg' --prompts instances_val2017.json -o masks.json`
 
-    clicks.csv: `image,object,x,y,label` and rows like `dog.jpg,1,512,380,1`, or `image,x0,y0,x1,y1`.
+    clicks.csv: `image,object,x,y,label` and rows like `dog.jpg,1,512,380,1`, or `image,x0,y0,x1,y1`;
+    separated by commas, semicolons or tabs.
 
     clicks.json: `{"dog.jpg": [{"points": [[512, 380]], "labels": [1]}, {"box": [10, 10, 200, 300]}]}`;
     the name `*` stands for every image.
     """
-    jobs = make_jobs(find_images(images), read_prompt_file(prompts), overlays)
-    if overlays is not None:
-        overlays.mkdir(parents=True, exist_ok=True)
-    key = json.dumps([images, prompts.read_text(encoding="utf-8-sig"), multimask])
-    journal = Journal(output, key)
-    resumed = len(journal.entries)
-    try:
-        with Connection(url, timeout, header, tls).client() as client:
-            errors = _run_all(client, jobs, journal, multimask, concurrency)
-    except BaseException:
-        journal.close()
-        typer.echo(f"interrupted; start it again to go on from {journal.path}", err=True)
-        raise
-    entries = [entry for job in jobs for entry in journal.entries.get(job.name, [])]
-    journal.finish(output, entries)
-    summary = {
-        "results": str(output),
-        "images": len(jobs) - len(errors),
-        "resumed": resumed,
-        "objects": len(entries),
-        "errors": {name: str(error) for name, error in sorted(errors.items())},
-    }
-    if as_json:
-        print_json(summary)
-    else:
-        before = f", {resumed} of them before" if resumed else ""
-        typer.echo(f"{summary['images']} images{before}, {len(entries)} objects: {output}")
-    if errors:
-        typer.echo(f"{len(errors)} images failed", err=True)
-        raise typer.Exit(EXIT_ERROR)
-
-
-def _run_all(
-    client: SAM2TritonClient, jobs: list[Job], journal: Journal, multimask: bool, concurrency: int
-) -> dict[str, TritonSam2Error]:
-    """Run what the journal does not have; returns the images' errors. A server that is gone ends it all."""
-    open_jobs = [job for job in jobs if job.name not in journal.entries]
-    errors: dict[str, TritonSam2Error] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    parsed = read_prompt_file(prompts, skip_crowds=skip_crowds)
+    found = find_images(images, _own_files(prompts, output, overlays))
+    jobs = _plan(found, parsed, prompts, output, overlays)
+    # Whatever makes a result what it is: the images' own folder, what to do with them, where it goes.
+    options = [multimask, skip_crowds, str(overlays and overlays.absolute())]
+    prompts_hash = hashlib.sha256(prompts.read_bytes()).hexdigest()
+    description = json.dumps([str(Path(images).absolute()), prompts_hash, options])
+    Batch(jobs, output, description, "objects").run(
+        Connection(url, timeout, header, tls),
+        partial(run_job, multimask=multimask),
+        concurrency,
+        as_json,
     )
-    console = Console(stderr=True)
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(concurrency) as pool,
-    ):
-        bar = progress.add_task("images", total=len(jobs), completed=len(jobs) - len(open_jobs))
-        running: dict[Future[list[dict[str, Any]]], Job] = {
-            pool.submit(run_job, client, job, multimask): job for job in open_jobs
-        }
-        try:
-            for done in as_completed(running):
-                name = running[done].name
-                try:
-                    journal.add(name, done.result())
-                except ServerUnavailableError:
-                    raise
-                except TritonSam2Error as error:
-                    errors[name] = error
-                    console.print(
-                        f"error: {name}: {error}", highlight=False, markup=False, soft_wrap=True
-                    )
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return errors
+
+
+def _own_files(prompts: Path, output: Path, overlays: Path | None) -> Callable[[Path], bool]:
+    """Says whether a file or folder among the images is this command's own."""
+    own = (
+        prompts,
+        output,
+        journal_path(output),
+        complete_path(output),
+        *([overlays] if overlays else []),
+    )
+    paths = {path.resolve() for path in own}
+    names = {path.name for path in paths}
+    return lambda path: path.name in names and path.resolve() in paths
+
+
+def _plan(
+    images: ImageFiles, prompts: PromptFile, prompts_path: Path, output: Path, overlays: Path | None
+) -> list[Job]:
+    """The jobs, once it is clear that all they write can be written."""
+    if output.suffix.lower() != ".json":
+        raise InvalidInputError(f"--output: expected an ending of .json, got {output.name!r}")
+    inputs = {prompts_path: "the prompts file"}
+    written = (output, journal_path(output), complete_path(output))
+    check_files([(path, "--output") for path in written], inputs)
+    if overlays is None:
+        return make_jobs(images, prompts, None)
+    check_folder(overlays, "--overlays")
+    # Overlays of an earlier run, if they lie among the images.
+    earlier = {overlay_path(overlays, name).resolve() for name in images.files}
+    pictures = [name for name in images.pictures if images.files[name].resolve() not in earlier]
+    jobs = make_jobs(replace(images, pictures=pictures), prompts, overlays)
+    sources = {job.path.resolve(): job.name for job in jobs if job.path is not None}
+    for job in jobs:
+        if job.overlay is not None and job.overlay.resolve() in sources:
+            raise InvalidInputError(
+                f"--overlays: {job.overlay} is an image already; choose another folder"
+            )
+    return jobs

@@ -2,85 +2,102 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_sam2._client import SAM2TritonClient
-from triton_sam2._drawing import draw_masks, upright_rgb
-from triton_sam2._errors import InvalidInputError
-from triton_sam2._result import Segmentation
-from triton_sam2.cli._batch_prompts import EVERY_IMAGE, ImagePrompts, ObjectPrompt, PromptFile
-from triton_sam2.cli._segment import save_picture
+from triton_sam2._clients.blocking import SAM2TritonClient
+from triton_sam2._errors import InvalidInputError, TritonSam2Error
+from triton_sam2._inputs.images import image_file_bytes
+from triton_sam2._results.drawing import draw_masks, upright_rgb
+from triton_sam2._results.segmentation import Segmentation
+from triton_sam2.cli._batch_all import JobResult
+from triton_sam2.cli._batch_images import ImageFiles
+from triton_sam2.cli._batch_journal import file_identity
+from triton_sam2.cli._batch_prompts import EVERY_IMAGE, ObjectPrompt, PromptFile
+from triton_sam2.cli._outputs import save_picture
 
 OBJECTS_PER_CALL = 32  # bounds the decoder's memory for images with hundreds of boxes
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image, its prompts, and where its overlay goes."""
+    """One image by its path below the folder, its objects, and where its overlay goes."""
 
     name: str
-    path: Path
-    prompts: ImagePrompts
-    overlay: Path | None
+    path: Path | None  # None: there is no such image, for this reason
+    objects: list[ObjectPrompt]
+    overlay: Path | None = None
+    error: TritonSam2Error | None = None
 
 
-def find_images(source: str) -> dict[str, Path]:
-    """Images by name: the files of a folder, of a glob pattern, or one file.
+def overlay_path(overlays: Path, name: str) -> Path:
+    """An overlay of its own for every name: folders below the folder stay folders."""
+    return overlays / f"{name}.png"
 
-    A name is the path below the folder, or below the pattern's part before its first wildcard.
+
+def make_jobs(images: ImageFiles, prompts: PromptFile, overlays: Path | None) -> list[Job]:
+    """One job per image that has prompts; a name without an image is a job that failed already.
+
+    Two names of one image (`a.png` and `./a.png`) are one job.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        root, files = path, list(path.rglob("*"))
-    elif path.is_file():
-        root, files = path.parent, [path]
-    else:
-        fixed = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
-        root = Path(*fixed)
-        files = list(root.glob(str(path.relative_to(root))))
-    images = {file.relative_to(root).as_posix(): file for file in files if file.is_file()}
-    if not images:
-        raise InvalidInputError(f"images: no file matches {source!r}")
-    return dict(sorted(images.items()))
-
-
-def make_jobs(images: dict[str, Path], prompts: PromptFile, overlays: Path | None) -> list[Job]:
-    """One job per image that has prompts, in the order of their names; a missing image is a job, too."""
-    names = [name for name in prompts if name != EVERY_IMAGE]
+    objects: dict[str, list[ObjectPrompt]] = {}
+    missing: dict[str, Job] = {}
+    named = {name: listed for name, listed in prompts.items() if name != EVERY_IMAGE}
+    found = images.find_all(named)
+    for name, listed in named.items():
+        if name not in found:
+            missing[name] = Job(name, None, listed, error=images.missing(name))
+            continue
+        for prompt in listed:
+            prompt.image_id = name if prompt.image_id is None else prompt.image_id
+        objects.setdefault(found[name], []).extend(listed)
     everywhere = prompts.get(EVERY_IMAGE)
     if everywhere is not None:
-        names = sorted({*names, *images})
-    jobs = []
-    for name in names:
-        path = images.get(name) or images.get(Path(name).name) or Path(name)
-        overlay = overlays / f"{name.replace('/', '_')}.png" if overlays is not None else None
-        found = prompts.get(name) or ImagePrompts(name, everywhere.objects if everywhere else [])
-        jobs.append(Job(name, path, found, overlay))
-    return jobs
+        if not images.pictures:
+            raise InvalidInputError(f"images: {images.folder} has no pictures, which '*' asks for")
+        objects = {
+            name: objects.get(name, everywhere) for name in sorted({*objects, *images.pictures})
+        }
+    jobs = [
+        Job(name, images.files[name], listed, overlays and overlay_path(overlays, name))
+        for name, listed in objects.items()
+    ]
+    return [*jobs, *missing.values()]
 
 
-def run_job(client: SAM2TritonClient, job: Job, multimask: bool) -> list[dict[str, Any]]:
-    """Segment all objects of an image; entries in the order of its prompts."""
-    groups = list(_groups(job.prompts.objects))
-    if len(groups) == 1:
-        results = [client.segment(job.path, **_arguments(job, groups[0], multimask))]
-    else:
-        image = client.prefetch([job.path])[0]
-        results = [
-            client.predict(**_arguments(job, group, multimask), image=image) for group in groups
-        ]
+def run_job(client: SAM2TritonClient, job: Job, multimask: bool) -> JobResult:
+    """Segment all objects of an image, whose file is read once."""
+    if job.error is not None or job.path is None:
+        raise job.error or InvalidInputError(f"image: no file {job.name!r}")
+    identity = file_identity(job.path)
+    content = image_file_bytes(job.path)
+    groups = list(_groups(job.objects))
+    results = _segment(client, content, [_arguments(job, group, multimask) for group in groups])
     entries: dict[int, dict[str, Any]] = {}
     for group, result in zip(groups, results, strict=True):
-        for index, entry in zip(group, result.to_coco(image_id=job.prompts.image_id), strict=True):
-            entries[index] = {**entry, "category_id": job.prompts.objects[index].category_id}
+        for index, entry in zip(group, result.to_coco(), strict=True):
+            prompt = job.objects[index]
+            image_id = job.name if prompt.image_id is None else prompt.image_id
+            entries[index] = {**entry, "image_id": image_id, "category_id": prompt.category_id}
     if job.overlay is not None:
-        save_picture(draw_masks(upright_rgb(job.path), _masks(groups, results)), job.overlay)
-    return [entries[index] for index in range(len(job.prompts.objects))]
+        picture = upright_rgb(content)
+        job.overlay.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(draw_masks(picture, _masks(groups, results, picture)), job.overlay)
+    return JobResult(identity, [entries[index] for index in range(len(job.objects))])
+
+
+def _segment(
+    client: SAM2TritonClient, content: bytes, calls: list[dict[str, Any]]
+) -> list[Segmentation]:
+    if len(calls) == 1:
+        return [client.segment(content, **calls[0])]
+    if not calls:
+        return []
+    image = client.prefetch([content])[0]
+    return [client.predict(**arguments, image=image) for arguments in calls]
 
 
 def _groups(objects: list[ObjectPrompt]) -> Iterator[list[int]]:
@@ -94,7 +111,7 @@ def _groups(objects: list[ObjectPrompt]) -> Iterator[list[int]]:
 
 
 def _arguments(job: Job, group: list[int], multimask: bool) -> dict[str, Any]:
-    objects = [job.prompts.objects[index] for index in group]
+    objects = [job.objects[index] for index in group]
     arguments: dict[str, Any] = {"multimask_output": multimask, "formats": "rle"}
     if any(prompt.points_xy for prompt in objects):
         arguments["point_coords"] = [prompt.points_xy for prompt in objects]
@@ -104,8 +121,18 @@ def _arguments(job: Job, group: list[int], multimask: bool) -> dict[str, Any]:
     return arguments
 
 
-def _masks(groups: list[list[int]], results: list[Segmentation]) -> NDArray[np.uint8]:
+def _masks(
+    groups: list[list[int]], results: list[Segmentation], picture: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """[K, H, W] in the order of the prompts; K may be 0."""
     masks: dict[int, NDArray[np.uint8]] = {}
     for group, result in zip(groups, results, strict=True):
         masks |= dict(zip(group, result.best().masks[:, 0], strict=True))
-    return np.stack([masks[index] for index in sorted(masks)])
+    planes = np.zeros((len(masks), *picture.shape[:2]), np.uint8)
+    if masks and masks[0].shape != picture.shape[:2]:
+        raise InvalidInputError(
+            f"image: masks of {list(masks[0].shape)} pixels for a picture of {list(picture.shape[:2])}"
+        )
+    for index, mask in masks.items():
+        planes[index] = mask
+    return planes

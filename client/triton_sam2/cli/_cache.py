@@ -1,12 +1,15 @@
 """`triton-sam2 warm` and `forget`: the server's cache of encoded images."""
 
 import hashlib
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from triton_sam2._errors import TritonSam2Error
+from triton_sam2._clients.blocking import SAM2TritonClient
+from triton_sam2._inputs.images import image_file_bytes
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -16,7 +19,7 @@ from triton_sam2.cli._connection import (
     UrlOption,
     print_json,
 )
-from triton_sam2.cli._outcome import Outcome, finish
+from triton_sam2.cli._outcome import Outcome, finish, outcome_of
 
 
 def warm(
@@ -35,15 +38,7 @@ def warm(
     outcomes = []
     with Connection(url, timeout, header, tls).client() as client:
         for path in images:
-            try:
-                handle = client.prefetch([path])[0]
-            except TritonSam2Error as error:
-                outcomes.append(Outcome(str(path), error=error))
-            else:
-                height, width = handle.original_hw
-                outcomes.append(
-                    Outcome(str(path), handle.image_id, {"width": width, "height": height})
-                )
+            outcomes.append(outcome_of(str(path), partial(_warm, client, path)))
     finish(outcomes, print_json if as_json else None)
 
 
@@ -70,16 +65,23 @@ def forget(
     outcomes = []
     with Connection(url, timeout, header, tls).client() as client:
         for text in images:
-            try:
-                client.forget(_image_id(text))
-            except TritonSam2Error as error:
-                outcomes.append(Outcome(text, error=error))
-            else:
-                outcomes.append(Outcome(text, "forgotten"))
+            outcomes.append(outcome_of(text, partial(_forget, client, text)))
     finish(outcomes, print_json if as_json else None)
+
+
+def _warm(client: SAM2TritonClient, path: Path) -> Outcome:
+    handle = client.prefetch([path])[0]
+    height, width = handle.original_hw
+    return Outcome(str(path), handle.image_id, {"width": width, "height": height})
+
+
+def _forget(client: SAM2TritonClient, text: str) -> Outcome:
+    client.forget(_image_id(text))
+    return Outcome(text, "forgotten")
 
 
 def _image_id(text: str) -> str:
     """An id as it is; a file's id is made from its bytes."""
-    path = Path(text)
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else text
+    if not os.path.isfile(text):  # noqa: PTH113 - unlike Path's, it takes any text
+        return text
+    return f"sha256:{hashlib.sha256(image_file_bytes(text)).hexdigest()}"

@@ -4,6 +4,7 @@ import typer
 
 from triton_sam2.cli._batch import batch
 from triton_sam2.cli._cache import forget, warm
+from triton_sam2.cli._everything import everything
 from triton_sam2.cli._segment import segment
 from triton_sam2.cli._status import status
 
@@ -16,5 +17,5 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 error, 2 invalid input, 3 no server, 4 unknown image.",
 )
-for command in (segment, batch, status, warm, forget):
+for command in (segment, everything, batch, status, warm, forget):
     commands.command()(command)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from triton_sam2._client import SAM2TritonClient
+from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._errors import InvalidInputError
+from triton_sam2._transports.credentials import checked_headers
 
 UrlOption = Annotated[
     str | None,
@@ -68,7 +69,15 @@ class Connection:
         for name, separator, _ in pairs:
             if not separator or not name.strip():
                 raise InvalidInputError(f"--header: expected NAME:VALUE, got {name!r}")
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        stripped = [(name.strip(), value.strip()) for name, _, value in pairs]
+        names = [name.lower() for name, _ in stripped]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InvalidInputError(f"--header: {twice[0]} is given twice")
+        try:
+            return checked_headers(dict(stripped))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"--header: {str(error).partition(': ')[2]}") from error
 
     def tls_files(self) -> dict[str, Any]:
         """The constructor's arguments for TLS."""

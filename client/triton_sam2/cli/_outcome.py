@@ -20,6 +20,21 @@ class Outcome:
     error: TritonSam2Error | None = None
 
 
+def outcome_of(name: str, call: Callable[[], Outcome]) -> Outcome:
+    """What a call for one image came to; its trouble, of whatever kind, is not the others'."""
+    try:
+        return call()
+    except TritonSam2Error as error:
+        return Outcome(name, error=error)
+    except Exception as error:  # noqa: BLE001
+        return Outcome(name, error=unexpected(error))
+
+
+def unexpected(error: Exception) -> TritonSam2Error:
+    """One image's error out of what nobody foresaw."""
+    return TritonSam2Error(f"unexpected {type(error).__name__}: {error}")
+
+
 def finish(outcomes: Sequence[Outcome], print_json: Callable[[Any], None] | None) -> None:
     """Print every outcome, errors on standard error, and exit with the first error's code."""
     for outcome in outcomes:

@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from PIL import Image
 
-from triton_sam2._errors import InvalidInputError
-from triton_sam2._result import Segmentation
+from triton_sam2._results.saving import check_ending, result_paths
+from triton_sam2._results.segmentation import Segmentation
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -20,6 +17,7 @@ from triton_sam2.cli._connection import (
     UrlOption,
     print_json,
 )
+from triton_sam2.cli._outputs import check_files, check_picture_ending, save_picture, write_bytes
 from triton_sam2.cli._prompts import read_prompts
 
 
@@ -31,7 +29,10 @@ def segment(
     point: Annotated[
         list[str] | None,
         typer.Option(
-            "--point", "-p", metavar="X,Y[,LABEL[,OBJECT]]", help="A pixel; label 1 in, 0 out."
+            "--point",
+            "-p",
+            metavar="X,Y[,LABEL[,OBJECT]]",
+            help="Label 1 in, 0 out; objects from 1.",
         ),
     ] = None,
     box: Annotated[
@@ -69,6 +70,7 @@ def segment(
     `triton-sam2 segment photo.jpg --box 10,10,200,300 --box 250,10,400,300 -o both.json`
     """
     prompts = read_prompts(point or [], box or [])
+    _check_outputs(image, prompts.objects, output or [], polygons, overlay)
     with Connection(url, timeout, header, tls).client() as client:
         result = client.segment(
             image,
@@ -94,22 +96,20 @@ def segment(
         typer.echo(f"wrote {path}")
 
 
-def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:
-    """Write an overlay; the path's ending names the format."""
-    try:
-        Image.fromarray(pixels).save(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot write {path}: {error}") from error
-    return path
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file, or say why not."""
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror}") from error
-    return path
+def _check_outputs(
+    image: Path, objects: int, outputs: list[Path], polygons: Path | None, overlay: Path | None
+) -> None:
+    """Say what cannot be written before there is anything to write."""
+    files: list[tuple[Path, str]] = []
+    for target in outputs:
+        check_ending(target, "--output")
+        files += [(path, "--output") for path in result_paths(target, objects)]
+    if polygons is not None:
+        files.append((polygons, "--polygons"))
+    if overlay is not None:
+        check_picture_ending(overlay, "--overlay")
+        files.append((overlay, "--overlay"))
+    check_files(files, {image: "the image"})
 
 
 def _summary(result: Segmentation, files: list[Path]) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import tritonclient.grpc as triton
 import urllib3
 from tritonclient.utils import InferenceServerException
 
-from triton_sam2._calls import Settings
-from triton_sam2._statuses import unreachable
-from triton_sam2._transport_grpc import channel_arguments, translate_error
-from triton_sam2._transport_http import tls_arguments
+from triton_sam2._calls.arguments import Settings
+from triton_sam2._errors import InvalidInputError
+from triton_sam2._transports.grpc_blocking import channel_arguments, translate_error
+from triton_sam2._transports.http_blocking import tls_arguments
+from triton_sam2._transports.statuses import unreachable
+from triton_sam2._transports.urls import Endpoint
 
 MODELS = (
     "sam2",
@@ -23,19 +25,23 @@ MODELS = (
     "sam2_prompt",
     "sam2_decoder",
     "sam2_postprocess",
+    "sam2_automask",
 )
+METRICS_PORT = 8002
+USUAL_PORTS = (8000, 8001)
 CACHE_METRIC = "sam2_embedding_cache_"
 _SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
 
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """Health of a server and its models; figures are None where the metrics port is out of reach."""
+    """Health of a server and its models; figures, and where they come from, are None where there are none."""
 
     url: str
     version: str
     is_ready: bool
     models: dict[str, bool]
+    metrics_url: str | None
     cache: dict[str, float] | None
     inferences: dict[str, int] | None
 
@@ -44,16 +50,27 @@ class ServerStatus:
         return asdict(self)
 
 
-def read_status(settings: Settings, metrics_url: str) -> ServerStatus:
+def usual_metrics_url(endpoint: Endpoint) -> str | None:
+    """Where the metrics of a server on Triton's usual ports are.
+
+    None for other ports: then another server may well be at home on port 8002.
+    """
+    if endpoint.port not in USUAL_PORTS or endpoint.path:
+        return None
+    return f"http://{replace(endpoint, port=METRICS_PORT).address}/metrics"
+
+
+def read_status(settings: Settings, metrics_url: str | None) -> ServerStatus:
     """Ask a server; raises ServerUnreachableError when it does not answer at all."""
     ask = _ask_grpc if settings.endpoint.is_grpc else _ask_http
     version, is_ready, models = ask(settings)
-    metrics = _read_metrics(metrics_url, settings.timeout_s)
+    metrics = None if metrics_url is None else _read_metrics(metrics_url, settings.timeout_s)
     return ServerStatus(
         str(settings.endpoint),
         version,
         is_ready,
         models,
+        None if metrics is None else metrics_url,
         None if metrics is None else cache_figures(metrics),
         None if metrics is None else inference_counts(metrics),
     )
@@ -97,9 +114,15 @@ def _read_metrics(url: str, timeout_s: float) -> str | None:
     try:
         with urllib3.PoolManager(retries=False, timeout=timeout_s) as pool:
             response = pool.request("GET", url)
+    except urllib3.exceptions.LocationValueError as error:
+        raise InvalidInputError(
+            f"--metrics-url: expected http://host:port/metrics, got {url!r}"
+        ) from error
     except urllib3.exceptions.HTTPError:
         return None  # often not reachable from where clients are; the status says so
-    return response.data.decode() if response.status == 200 else None
+    text = response.data.decode(errors="replace")
+    # Every Triton counts its inferences; whatever else answers there, its figures are not this server's.
+    return text if response.status == 200 and "nv_inference_count" in text else None
 
 
 def cache_figures(metrics: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triton_sam2._calls import Settings
+from triton_sam2._calls.arguments import Settings
 from triton_sam2.cli._connection import (
     Connection,
     HeaderOption,
@@ -17,7 +17,7 @@ from triton_sam2.cli._connection import (
     print_json,
 )
 from triton_sam2.cli._exit_codes import EXIT_UNAVAILABLE
-from triton_sam2.cli._server_status import ServerStatus, read_status
+from triton_sam2.cli._server_status import ServerStatus, read_status, usual_metrics_url
 
 
 def status(
@@ -25,7 +25,8 @@ def status(
     metrics_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Triton's metrics. Default: port 8002 of the server's host."
+            metavar="URL",
+            help="Triton's metrics. Default: port 8002 of the host, if the server is on 8000 or 8001.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -47,10 +48,7 @@ def status(
         connection.headers(),
         (files.get("ca_file"), files.get("cert_file"), files.get("key_file")),
     )
-    host = settings.endpoint.host
-    answer = read_status(
-        settings, metrics_url or f"http://{f'[{host}]' if ':' in host else host}:8002/metrics"
-    )
+    answer = read_status(settings, metrics_url or usual_metrics_url(settings.endpoint))
     if as_json:
         print_json(answer.as_dict())
     else:
@@ -69,9 +67,9 @@ def _print_tables(answer: ServerStatus) -> None:
         models.add_row(name, "ready" if is_ready else "NOT READY", count)
     console.print(models)
     if answer.cache is None:
-        console.print("No figures of the cache: the metrics are out of reach (see --metrics-url).")
+        console.print("No figures of the cache: say where the metrics are (see --metrics-url).")
         return
-    cache = Table("cache", "figure")
+    cache = Table("cache", "figure", caption=f"from {answer.metrics_url}")
     for name, value in answer.cache.items():
         cache.add_row(name.replace("_", " "), f"{value:,.0f}")
     console.print(cache)

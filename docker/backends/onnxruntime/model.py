@@ -5,29 +5,39 @@ loads here byte for byte; where the C++ library exists it wins and this file is 
 """
 
 import json
-import os
+import math
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError, check_room
+from fair_lane import FairLane, LaneFullError, Place, take_on
+from input_limits import (
+    InvalidInputError,
+    InvalidSettingError,
+    check_inputs,
+    cut_into_rows,
+    joined,
+    parse_limits,
+    row_inputs,
+)
+from onnx_session import (
+    in_plain_words,
+    is_invalid_argument,
+    mismatches,
+    session_options,
+    shrinking_run,
+)
 
-ONNX_TO_TRITON_DTYPE = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(uint8)": "TYPE_UINT8",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(float)": "TYPE_FP32",
-    "tensor(double)": "TYPE_FP64",
-}
-# Parameters of the C++ backend that mean something here; its others are for GPUs and are left alone.
-THREADS_PARAMETER = "intra_op_thread_count"
+TOO_MANY_WAIT = (
+    "too many requests wait to be computed already (max_waiting_requests, max_waiting_bytes); try again in"
+    " a moment"
+)
+TOO_MANY_LARGE = (
+    "too many large requests are being computed already (max_heavy_requests, max_heavy_bytes); try again in"
+    " a moment"
+)
 
 
 class TritonPythonModel:
@@ -38,9 +48,16 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / model_file
         if not path.is_file():
             raise pb_utils.TritonModelException(f"model {self.name}: there is no file {path}")
-        self.session = onnxruntime.InferenceSession(
-            str(path), session_options(config), providers=["CPUExecutionProvider"]
-        )
+        parameters = {
+            key: value["string_value"] for key, value in config.get("parameters", {}).items()
+        }
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), session_options(parameters), providers=["CPUExecutionProvider"]
+            )
+            self._read_graph(parameters)
+        except InvalidSettingError as error:
+            raise pb_utils.TritonModelException(f"model {self.name}: {error}") from error
         batched = config["max_batch_size"] > 0
         problems = [
             *mismatches("input", config["input"], self.session.get_inputs(), batched),
@@ -50,85 +67,98 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"model {self.name}: {path} does not fit its config.pbtxt: {'; '.join(problems)}"
             )
-        self.input_names = [node.name for node in self.session.get_inputs()]
+        limits = self.limits
+        self.light_lane = FairLane(
+            limits.max_waiting_requests, limits.max_waiting_bytes, self.name, TOO_MANY_WAIT
+        )
+        self.heavy_lane = FairLane(
+            limits.max_heavy_requests, limits.max_heavy_bytes, self.name, TOO_MANY_LARGE
+        )
 
     def execute(self, requests):
-        """Answer the requests one by one, each as soon as it is computed.
+        """Take the requests on; each is answered as soon as it is computed.
 
         Not concatenated: four images in one run save 6 % of a CPU's time (measured with the tiny
-        encoder), and the first would wait for the last.
+        encoder), and the first would wait for the last. None is computed here: Triton's own queue has no
+        bound, so they wait where they are counted. A request of more rows than are run at once goes on
+        beside the others, in turns with those of its kind.
         """
         for request in requests:
-            request.get_response_sender().send(
-                self._answer(request), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            )
+            take_on(self._answer(request, request.get_response_sender()))
 
-    def _answer(self, request):
-        if request.is_cancelled():
-            return error_response(f"{self.name}: cancelled", pb_utils.TritonError.CANCELLED)
-        output_names = list(request.requested_output_names())
+    def finalize(self):
+        self.light_lane.close()
+        self.heavy_lane.close()
+
+    def _read_graph(self, parameters):
+        nodes = {node.name: node for node in self.session.get_inputs()}
+        self.axes = {name: node.shape for name, node in nodes.items()}
+        self.limits = parse_limits(parameters, self.axes)
+        self.cut = row_inputs(self.axes)
+        rows_axis = next((self.axes[name][0] for name in self.cut), None)
+        shapes = {node.name: node.shape for node in self.session.get_outputs()}
+        self.row_outputs = {name for name, shape in shapes.items() if shape[:1] == [rows_axis]}
+        # At most: of 8 bytes an element.
+        self.row_bytes = 8 * sum(
+            math.prod(size for size in shapes[name][1:] if isinstance(size, int))
+            for name in self.row_outputs
+        )
+
+    def _answer(self, request, sender):
+        """Sends exactly one response; yields where others have their turn, at first its place."""
         try:
-            feeds = {
-                name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-                for name in self.input_names
-            }
-            arrays = self.session.run(output_names, feeds)
+            response = yield from self._respond(request)
+        except InvalidInputError as error:
+            response = self._error(error, pb_utils.TritonError.INVALID_ARG)
+        except (LaneFullError, NoSharedMemoryError) as error:
+            response = self._error(error, pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
-            return error_response(f"{self.name}: {error}", pb_utils.TritonError.INTERNAL)
+            response = self._failure(error)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _respond(self, request):
+        if request.is_cancelled():
+            return self._error("cancelled", pb_utils.TritonError.CANCELLED)
+        self.light_lane.check_room()  # arrays are copies, which a request that is refused should not cost
+        output_names = list(request.requested_output_names())
+        arrays = {
+            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.axes
+        }
+        check_inputs(arrays, self.axes, self.limits)
+        runs = cut_into_rows(arrays, self.axes, self.limits)
+        held_bytes = sum(array.nbytes for array in arrays.values())
+        if len(runs) > 1:
+            rows = len(arrays[next(iter(self.cut))])
+            yield Place(self.heavy_lane, held_bytes + rows * self.row_bytes)
+        else:
+            yield Place(self.light_lane, held_bytes)
+        results = []
+        for number, feeds in enumerate(runs, 1):
+            if request.is_cancelled():
+                return self._error("cancelled", pb_utils.TritonError.CANCELLED)
+            last_of_many = number == len(runs) > 1
+            options = shrinking_run() if last_of_many else None
+            results.append(self.session.run(output_names, feeds, options))
+            if len(runs) > 1:
+                yield
+        whole = [name not in self.row_outputs for name in output_names]
+        outputs = [np.ascontiguousarray(array) for array in joined(results, whole)]
+        check_room(outputs)
         return pb_utils.InferenceResponse(
             [
-                pb_utils.Tensor(name, np.ascontiguousarray(array))
-                for name, array in zip(output_names, arrays, strict=True)
+                pb_utils.Tensor(name, array)
+                for name, array in zip(output_names, outputs, strict=True)
             ]
         )
 
+    def _failure(self, error):
+        """What a client hears of an error: no path, no region's name; the log has all of it."""
+        if is_invalid_argument(error):
+            message = f"the inputs do not fit the graph: {in_plain_words(error)}"
+            return self._error(message, pb_utils.TritonError.INVALID_ARG)
+        pb_utils.Logger.log_error(f"{self.name}: {error}")
+        message = "the graph could not be run; the server's log says why"
+        return self._error(message, pb_utils.TritonError.INTERNAL)
 
-def error_response(message, code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-
-
-def session_options(config):
-    """Threads as the configuration says, else one for each processor this process may use."""
-    options = onnxruntime.SessionOptions()
-    parameters = config.get("parameters", {})
-    if THREADS_PARAMETER in parameters:
-        text = parameters[THREADS_PARAMETER]["string_value"]
-        if not text.isdecimal():
-            raise pb_utils.TritonModelException(
-                f"parameter {THREADS_PARAMETER}: expected a number >= 0, got {text!r}"
-            )
-        threads = int(text)
-    else:
-        threads = 0
-    # Never ONNX Runtime's own default: it counts processors that this process may not use, and pins
-    # its threads to them.
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Idle threads that spin take the processors from the other models of the same request. On two busy
-    # cores a decoder call took 245 ms of processor time with spinning and 174 ms without.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def mismatches(kind, declared, nodes, batched):
-    """Where the configuration's tensors and the graph's differ, in words."""
-    graph = {node.name: node for node in nodes}
-    names = {tensor["name"] for tensor in declared}
-    for tensor in declared:
-        name = tensor["name"]
-        if name not in graph:
-            yield f"{kind} {name!r} is not in the graph, which has {sorted(graph)}"
-            continue
-        node = graph[name]
-        dtype = ONNX_TO_TRITON_DTYPE.get(node.type, f"unsupported {node.type}")
-        if dtype != tensor["data_type"]:
-            yield f"{kind} {name!r}: declared {tensor['data_type']}, the graph has {dtype}"
-        dims = ([-1] if batched else []) + [int(size) for size in tensor["dims"]]
-        shape = [size if isinstance(size, int) else -1 for size in node.shape]
-        # A dynamic dimension of the graph takes any size; a fixed one wants the same size declared.
-        if len(dims) != len(shape) or any(
-            fixed not in (-1, size) for size, fixed in zip(dims, shape, strict=True)
-        ):
-            yield f"{kind} {name!r}: declared {dims}, the graph has {node.shape}"
-    # Outputs may be left out of a configuration; every input of the graph needs a value.
-    if kind == "input" and (undeclared := sorted(set(graph) - names)):
-        yield f"the graph's inputs {undeclared} are not declared"
+    def _error(self, error, code):
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{self.name}: {error}", code))

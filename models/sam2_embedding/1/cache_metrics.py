@@ -10,6 +10,8 @@ from typing import Any
 
 from embedding_cache import EmbeddingCache
 from embedding_service import EmbeddingService
+from metric_families import MetricFamilies
+from request_gate import RequestGate
 
 ENCODE_SECONDS_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
@@ -21,6 +23,9 @@ SERVICE_COUNTERS = {
     "overloaded": "Requests refused because too many encodes were pending (UNAVAILABLE)",
     "encodes": "Encodes started",
     "failed_encodes": "Encodes that failed",
+}
+GATE_COUNTERS = {
+    "refused_requests": "Requests refused because too many were in flight (UNAVAILABLE)",
 }
 CACHE_COUNTERS = {
     "evictions": "Images dropped to stay within the byte budget",
@@ -34,38 +39,26 @@ GAUGES = {
     "bytes": "Bytes of embeddings in the cache",
     "names": "Image ids that stand for images in the cache",
     "pending_encodes": "Encodes in flight or waiting",
+    "requests_in_flight": "Requests taken on and not answered yet",
 }
 
 
 class CacheMetrics:
-    """Publishes the counts of a cache and its service; `pb_utils` is Triton's module."""
+    """Publishes the counts of a cache, its service and the gate before it; `pb_utils` is Triton's module."""
 
-    def __init__(self, pb_utils: Any, cache: EmbeddingCache, service: EmbeddingService) -> None:
+    def __init__(
+        self, pb_utils: Any, cache: EmbeddingCache, service: EmbeddingService, gate: RequestGate
+    ) -> None:
         self._cache = cache
         self._service = service
-        counter, gauge = pb_utils.MetricFamily.COUNTER, pb_utils.MetricFamily.GAUGE
-        # Triton keeps a metric only as long as its family, hence the list.
-        self._families: list[Any] = []
-
-        def metric(name: str, description: str, kind: Any, **options: Any) -> Any:
-            family = pb_utils.MetricFamily(
-                name=f"sam2_embedding_cache_{name}", description=description, kind=kind
-            )
-            self._families.append(family)
-            return family.Metric(labels={}, **options)
-
-        self._counters = {
-            name: metric(f"{name}_total", description, counter)
-            for name, description in (SERVICE_COUNTERS | CACHE_COUNTERS).items()
-        }
-        self._gauges = {
-            name: metric(name, description, gauge) for name, description in GAUGES.items()
-        }
-        self._encode_seconds = metric(
+        self._gate = gate
+        self._families = MetricFamilies(pb_utils, "sam2_embedding_cache")
+        self._counters = self._families.counters(SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS)
+        self._gauges = self._families.gauges(GAUGES)
+        self._encode_seconds = self._families.histogram(
             "encode_seconds",
             "Seconds from image bytes to embeddings, preprocessing included",
-            pb_utils.MetricFamily.HISTOGRAM,
-            buckets=ENCODE_SECONDS_BUCKETS,
+            ENCODE_SECONDS_BUCKETS,
         )
         self._published = dict.fromkeys(self._counters, 0)
 
@@ -76,6 +69,7 @@ class CacheMetrics:
     def publish(self) -> None:
         """Carries over what changed since the last call."""
         current = vars(self._service.counts) | vars(self._cache.counts)
+        current = current | {"refused_requests": self._gate.refused}
         for name, metric in self._counters.items():
             if current[name] > self._published[name]:
                 metric.increment(current[name] - self._published[name])
@@ -84,3 +78,4 @@ class CacheMetrics:
         self._gauges["bytes"].set(self._cache.size_bytes)
         self._gauges["names"].set(self._cache.names)
         self._gauges["pending_encodes"].set(self._service.pending_encodes)
+        self._gauges["requests_in_flight"].set(self._gate.in_flight)

@@ -62,6 +62,8 @@ class CacheCounts:
 class _Entry:
     embedding: ImageEmbedding
     last_used: float
+    image: str | None = None  # whose crop it is
+    crops: set[str] = field(default_factory=set)
     names: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
 
@@ -70,6 +72,9 @@ class EmbeddingCache:
 
     `digest` is that hash in hex. A name belongs to one image at a time; naming another image with it moves
     it. Every image is also reachable as `sha256:<digest>`, which no other image can take.
+
+    A crop of an image is an entry of its own that goes when the image does; asking for it is asking for the
+    image.
     """
 
     def __init__(self, limits: CacheLimits, now: Callable[[], float]) -> None:
@@ -103,26 +108,38 @@ class EmbeddingCache:
             self._drop(digest)
             self.counts.expirations += 1
             return None
-        entry.last_used = self._now()
-        self._entries.move_to_end(digest)
+        self._touch(digest)
+        if entry.image is not None:
+            self._touch(entry.image)
         return entry.embedding
 
-    def put(self, digest: str, embedding: ImageEmbedding) -> bool:
+    def put(self, digest: str, embedding: ImageEmbedding, crop_of: str | None = None) -> bool:
         """Keeps an image, at the cost of the least recently used ones; False where it exceeds the budget.
 
-        An image that is there already is replaced and keeps its names.
+        An image that is there already is replaced and keeps its names and crops. A crop (`crop_of` an
+        image, which `digest` then is no hash of) is kept as long as its image is: False where that is not,
+        or would have to go.
         """
         if embedding.size_bytes > self._limits.budget_bytes:
             self.counts.rejected += 1
             return False
+        if crop_of is not None:
+            if crop_of not in self._entries:
+                return False
+            self._touch(crop_of)
         previous = self._entries.pop(digest, None)
-        entry = _Entry(embedding, self._now())
+        entry = _Entry(embedding, self._now(), crop_of)
         if previous is not None:
             self._bytes -= previous.embedding.size_bytes
-            entry.names = previous.names
+            entry.names, entry.crops = previous.names, previous.crops
         while self._bytes + embedding.size_bytes > self._limits.budget_bytes:
             self._drop(next(iter(self._entries)))
             self.counts.evictions += 1
+        if crop_of is not None:
+            if crop_of not in self._entries:
+                self.counts.rejected += 1
+                return False
+            self._entries[crop_of].crops.add(digest)
         self._entries[digest] = entry
         self._bytes += embedding.size_bytes
         return True
@@ -146,11 +163,18 @@ class EmbeddingCache:
             oldest, _ = entry.names.popitem(last=False)
             del self._digest_of_name[oldest]
 
+    def unname(self, name: str) -> None:
+        """Takes a name from the image that has it, if any has."""
+        digest = self._digest_of_name.pop(name, None)
+        if digest is not None:
+            del self._entries[digest].names[name]
+
     def resolve(self, image_id: str) -> str | None:
         """The digest that an id stands for; None where no kept image has that id."""
         if image_id.startswith(CONTENT_ID_PREFIX):
             digest = image_id[len(CONTENT_ID_PREFIX) :]
-            return digest if digest in self._entries else None
+            entry = self._entries.get(digest)
+            return None if entry is None or entry.image is not None else digest
         return self._digest_of_name.get(image_id)
 
     def forget(self, digest: str) -> bool:
@@ -165,6 +189,8 @@ class EmbeddingCache:
         """Drops every image that nobody asked for within the idle time."""
         # In order of last use, so the first one that is young enough ends the walk.
         for digest in list(self._entries):
+            if digest not in self._entries:  # a crop that went with its image
+                continue
             if not self._is_idle(self._entries[digest]):
                 return
             self._drop(digest)
@@ -185,8 +211,20 @@ class EmbeddingCache:
     def _is_idle(self, entry: _Entry) -> bool:
         return self._now() - entry.last_used > self._limits.idle_seconds
 
+    def _touch(self, digest: str) -> None:
+        self._entries[digest].last_used = self._now()
+        self._entries.move_to_end(digest)
+
     def _drop(self, digest: str) -> None:
-        entry = self._entries.pop(digest)
+        """Drops an image with its crops and names; nothing where it is gone already."""
+        entry = self._entries.pop(digest, None)
+        if entry is None:
+            return
         self._bytes -= entry.embedding.size_bytes
+        for crop in entry.crops:
+            self._drop(crop)
+        holder = self._entries.get(entry.image or "")
+        if holder is not None:
+            holder.crops.discard(digest)
         for name in entry.names:
             del self._digest_of_name[name]

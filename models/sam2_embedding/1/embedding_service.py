@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from embedding_cache import CONTENT_ID_PREFIX, EmbeddingCache, ImageEmbedding
+from pending_names import PendingNames
 
+# x0, y0, x1, y1 in pixels of the upright image.
+CropBox = tuple[int, int, int, int]
 # Hashing less than this takes well under a millisecond: not worth a thread.
 HASH_INLINE_BYTES = 1 << 18
 
@@ -66,6 +69,7 @@ class _Flight:
 
     task: asyncio.Task[ImageEmbedding]
     image_bytes: int
+    image: str  # the digest, also where a crop of it is encoded
     keep: bool = True
 
 
@@ -74,13 +78,13 @@ class EmbeddingService:
 
     An encode belongs to nobody: a caller that is cancelled leaves it running, and its result ends in the
     cache. A name is given to an image once its encode has succeeded, so that a broken file never takes an
-    id from a good image; until then requests by that name wait for the newer image.
+    id from a good image, encoded or not; until then requests by that name wait for the newest image.
     """
 
     def __init__(
         self,
         cache: EmbeddingCache,
-        encode: Callable[[bytes], Awaitable[ImageEmbedding]],
+        encode: Callable[[bytes, CropBox | None], Awaitable[ImageEmbedding]],
         limits: ServiceLimits,
     ) -> None:
         self._cache = cache
@@ -88,15 +92,19 @@ class EmbeddingService:
         self._limits = limits
         self._encoders = asyncio.Semaphore(limits.max_concurrent_encodes)
         self._flights: dict[str, _Flight] = {}
-        self._digest_of_pending_name: dict[str, str] = {}
+        self._pending_names = PendingNames()
         self.counts = ServiceCounts()
 
     @property
     def pending_encodes(self) -> int:
         return len(self._flights)
 
-    async def find(self, image: bytes | None, image_id: str | None) -> Found:
+    async def find(
+        self, image: bytes | None, image_id: str | None, crop_box: CropBox | None = None
+    ) -> Found:
         """Embeddings for image bytes, for an id, or for both (then the id becomes that image's name).
+
+        With a crop box those of that part, which is kept under the image, if that is kept; names nothing.
 
         Raises:
             InvalidRequestError: neither was given, too large an image, an unusable id, or a content id of
@@ -106,13 +114,15 @@ class EmbeddingService:
         """
         if image_id is not None:
             self._check_id(image_id)
+        # Before it is hashed and copied: sam2_preprocess, which has the same limit, comes after both.
+        if image is not None and len(image) > self._limits.max_image_bytes:
+            raise InvalidRequestError(
+                f"image: expected at most {self._limits.max_image_bytes} bytes (max_image_bytes), got"
+                f" {len(image)}"
+            )
+        if crop_box is not None and (image is not None or image_id is not None):
+            return await self._find_crop(image, image_id, crop_box)
         if image is not None:
-            # Before it is hashed and copied: sam2_preprocess, which has the same limit, comes after both.
-            if len(image) > self._limits.max_image_bytes:
-                raise InvalidRequestError(
-                    f"image: expected at most {self._limits.max_image_bytes} bytes (max_image_bytes), got"
-                    f" {len(image)}"
-                )
             return await self._find_by_content(image, image_id)
         if image_id is not None:
             return await self._find_by_id(image_id)
@@ -130,40 +140,34 @@ class EmbeddingService:
         if digest is None:
             raise ImageNotFoundError(f"image_id: nothing is kept under {_quoted(image_id)}")
         self._cache.forget(digest)
-        if (flight := self._flights.get(digest)) is not None:
-            flight.keep = False
-        for name in [n for n, d in self._digest_of_pending_name.items() if d == digest]:
-            del self._digest_of_pending_name[name]
+        for flight in self._flights.values():
+            if flight.image == digest:
+                flight.keep = False
+        # Nor do its names fall back to images that it would have taken them from.
+        for name in self._pending_names.granted(digest):
+            self._cache.unname(name)
 
     async def _find_by_content(self, image: bytes, image_id: str | None) -> Found:
         digest = await _sha256(image)
         content_id = CONTENT_ID_PREFIX + digest
-        if (
-            image_id is not None
-            and image_id.startswith(CONTENT_ID_PREFIX)
-            and image_id != content_id
-        ):
-            raise InvalidRequestError(
-                f"image_id: expected {content_id}, which is what image hashes to, or a name without"
-                f" {CONTENT_ID_PREFIX}, got {_quoted(image_id)}"
-            )
+        _check_content_id(image_id, content_id)
         embedding = self._cache.get(digest)
         if embedding is not None:
             self.counts.hits += 1
             if image_id is not None:
                 # This image came under the name later than any that is still being encoded.
-                self._digest_of_pending_name.pop(image_id, None)
+                self._pending_names.settle(image_id)
                 self._cache.name(image_id, digest)
             return Found(embedding, image_id or content_id)
         flight = self._flights.get(digest)
         if flight is None:
-            flight = self._take_off(digest, image)
+            flight = self._take_off(digest, image, digest, None)
         else:
             flight.keep = True
             self.counts.joined += 1
         self.counts.misses += 1
         if image_id is not None and image_id != content_id:
-            self._digest_of_pending_name[image_id] = digest
+            self._pending_names.claim(image_id, digest)
         # The shield keeps one caller's cancellation from taking the encode away from the others.
         return Found(await asyncio.shield(flight.task), image_id or content_id)
 
@@ -185,17 +189,46 @@ class EmbeddingService:
             " restarted); send the image again"
         )
 
+    async def _find_crop(
+        self, image: bytes | None, image_id: str | None, crop_box: CropBox
+    ) -> Found:
+        if image is not None:
+            digest = await _sha256(image)
+            _check_content_id(image_id, CONTENT_ID_PREFIX + digest)
+        else:
+            digest = self._resolve(image_id or "") or ""
+        name = image_id or CONTENT_ID_PREFIX + digest
+        key = f"{digest}/{','.join(map(str, crop_box))}"
+        embedding = self._cache.get(key)
+        if embedding is not None:
+            self.counts.hits += 1
+            return Found(embedding, name)
+        flight = self._flights.get(key)
+        if flight is not None:
+            self.counts.joined += 1
+        elif image is not None:
+            flight = self._take_off(key, image, digest, crop_box)
+        else:
+            self.counts.unknown_ids += 1
+            raise ImageNotFoundError(
+                f"image_id: this part of {_quoted(name)} is not kept, and the server keeps no image files"
+                " to make it from; send the image again"
+            )
+        self.counts.misses += 1
+        return Found(await asyncio.shield(flight.task), name)
+
     def _resolve(self, image_id: str) -> str | None:
-        pending = self._digest_of_pending_name.get(image_id)
+        pending = self._pending_names.latest(image_id)
         if pending is not None:
             return pending
         kept = self._cache.resolve(image_id)
         if kept is None and image_id.startswith(CONTENT_ID_PREFIX):
             digest = image_id[len(CONTENT_ID_PREFIX) :]
-            return digest if digest in self._flights else None
+            flight = self._flights.get(digest)
+            return None if flight is None or flight.image != digest else digest
         return kept
 
-    def _take_off(self, digest: str, image: bytes) -> _Flight:
+    def _take_off(self, key: str, image: bytes, digest: str, crop_box: CropBox | None) -> _Flight:
         pending_bytes = sum(flight.image_bytes for flight in self._flights.values())
         if (
             len(self._flights) >= self._limits.max_pending_encodes
@@ -207,29 +240,39 @@ class EmbeddingService:
                 f" (max_pending_encodes {self._limits.max_pending_encodes}, max_pending_image_bytes"
                 f" {self._limits.max_pending_image_bytes}); try again in a moment"
             )
-        task = asyncio.get_running_loop().create_task(self._fly(digest, image))
+        task = asyncio.get_running_loop().create_task(self._fly(key, image, digest, crop_box))
         # An encode whose last caller left may fail unheard; its outcome is counted where it happens.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        flight = self._flights[digest] = _Flight(task, len(image))
+        flight = self._flights[key] = _Flight(task, len(image), digest)
         return flight
 
-    async def _fly(self, digest: str, image: bytes) -> ImageEmbedding:
-        embedding = None
+    async def _fly(
+        self, key: str, image: bytes, digest: str, crop_box: CropBox | None
+    ) -> ImageEmbedding:
+        is_whole = key == digest
         try:
             async with self._encoders:
                 self.counts.encodes += 1
-                embedding = await self._encode(image)
+                embedding = await self._encode(image, crop_box)
+        except BaseException:
+            self.counts.failed_encodes += 1
+            if is_whole:
+                self._pending_names.failed(digest)
+            del self._flights[key]
+            raise
+        flight = self._flights.pop(key)
+        if not is_whole:
+            if flight.keep:
+                self._cache.put(key, embedding, crop_of=digest)
             return embedding
-        finally:
-            if embedding is None:
-                self.counts.failed_encodes += 1
-            flight = self._flights.pop(digest)
-            names = [n for n, d in self._digest_of_pending_name.items() if d == digest]
-            for name in names:
-                del self._digest_of_pending_name[name]
-            if embedding is not None and flight.keep and self._cache.put(digest, embedding):
-                for name in names:
-                    self._cache.name(name, digest)
+        names = self._pending_names.granted(digest)
+        kept = flight.keep and self._cache.put(digest, embedding)
+        for name in names:
+            if kept:
+                self._cache.name(name, digest)
+            else:
+                self._cache.unname(name)
+        return embedding
 
     def _check_id(self, image_id: str) -> None:
         length_bytes = len(image_id.encode())
@@ -238,6 +281,14 @@ class EmbeddingService:
                 f"image_id: expected 1 to {self._limits.max_image_id_bytes} bytes"
                 f" (max_image_id_bytes), got {length_bytes}"
             )
+
+
+def _check_content_id(image_id: str | None, content_id: str) -> None:
+    if image_id is not None and image_id.startswith(CONTENT_ID_PREFIX) and image_id != content_id:
+        raise InvalidRequestError(
+            f"image_id: expected {content_id}, which is what image hashes to, or a name without"
+            f" {CONTENT_ID_PREFIX}, got {_quoted(image_id)}"
+        )
 
 
 async def _sha256(data: bytes) -> str:

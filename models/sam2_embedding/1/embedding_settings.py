@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from embedding_cache import CacheLimits
 from embedding_service import ServiceLimits
+from model_parameters import Parameters, read_whole_numbers
 
 # Every parameter and the least value that makes sense.
 LEAST_VALUES = {
+    "max_requests_in_flight": 1,
     "cache_budget_bytes": 0,
     "cache_idle_seconds": 1,
     "max_names_per_image": 1,
@@ -21,31 +22,24 @@ LEAST_VALUES = {
 }
 
 
-class InvalidSettingError(ValueError):
-    """A parameter is missing, unknown or out of range; the message names it and what was expected."""
-
-
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """The limits of the cache and of the service in front of it."""
+    """The limits of the cache, of the service in front of it and of all requests together."""
 
+    max_requests_in_flight: int
     cache: CacheLimits
     service: ServiceLimits
 
 
-def parse_settings(parameters: Mapping[str, Mapping[str, str]]) -> EmbeddingSettings:
+def parse_settings(parameters: Parameters) -> EmbeddingSettings:
     """Reads the `parameters` of the model configuration as Triton hands them over, as JSON.
 
     Raises:
         InvalidSettingError: naming the first parameter that is missing, unknown or out of range.
     """
-    unknown = sorted(set(parameters) - set(LEAST_VALUES))
-    if unknown:
-        raise InvalidSettingError(
-            f"sam2_embedding: unknown parameter {unknown[0]!r}; known are {', '.join(LEAST_VALUES)}"
-        )
-    values = {name: _read(parameters, name, least) for name, least in LEAST_VALUES.items()}
+    values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
     return EmbeddingSettings(
+        max_requests_in_flight=values["max_requests_in_flight"],
         cache=CacheLimits(
             budget_bytes=values["cache_budget_bytes"],
             idle_seconds=values["cache_idle_seconds"],
@@ -59,14 +53,3 @@ def parse_settings(parameters: Mapping[str, Mapping[str, str]]) -> EmbeddingSett
             max_pending_image_bytes=values["max_pending_image_bytes"],
         ),
     )
-
-
-def _read(parameters: Mapping[str, Mapping[str, str]], name: str, least: int) -> int:
-    if name not in parameters:
-        raise InvalidSettingError(f"sam2_embedding: parameter {name} is missing")
-    text = parameters[name].get("string_value", "")
-    if not text.isdecimal() or int(text) < least:
-        raise InvalidSettingError(
-            f"sam2_embedding: parameter {name} must be a whole number of at least {least}, got {text!r}"
-        )
-    return int(text)

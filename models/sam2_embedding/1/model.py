@@ -6,12 +6,12 @@ others are being encoded. Each request gets exactly one answer, from its own cor
 
 import asyncio
 import json
-import threading
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
 from cache_metrics import CacheMetrics
 from embedding_cache import EmbeddingCache, ImageEmbedding
 from embedding_service import (
@@ -21,15 +21,15 @@ from embedding_service import (
     OverloadedError,
 )
 from embedding_settings import parse_settings
+from event_loop import EventLoop, respond_at_once
+from inner_models import InnerModelError, call, restore_code
+from request_gate import GateFullError, RequestGate
+from stop_notice import ServerStoppingError, StopNotice
+from triton_tensors import InvalidTextError, answer, read, read_text, refuse, refuse_cancelled
 
 EMBEDDING_OUTPUTS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
 HOUSEKEEPING_SECONDS = 1.0
-# What Triton says, in a message whose code is always INTERNAL, where an inner model is not there (yet).
-NOT_READY_MESSAGES = ("is not ready", "unknown model", "has no available versions", "not found")
-
-
-class InnerModelError(RuntimeError):
-    """sam2_preprocess or sam2_encoder answered with an error."""
+FAILED = "sam2_embedding failed; the server's log says why"
 
 
 class TritonPythonModel:
@@ -38,80 +38,86 @@ class TritonPythonModel:
         settings = parse_settings(config["parameters"])
         self.cache = EmbeddingCache(settings.cache, time.monotonic)
         self.service = EmbeddingService(self.cache, self._encode, settings.service)
-        self.metrics = CacheMetrics(pb_utils, self.cache, self.service)
-        self.loop = asyncio.new_event_loop()
+        self.gate = RequestGate(settings.max_requests_in_flight)
+        self.metrics = CacheMetrics(pb_utils, self.cache, self.service, self.gate)
+        self.stop_notice = StopNotice.from_environment(os.environ)
         # A BLS call blocks a thread for as long as the inner model takes.
         workers = 2 * settings.service.max_concurrent_encodes + 4
-        self.loop.set_default_executor(ThreadPoolExecutor(workers, "sam2-embedding"))
-        self.thread = threading.Thread(target=self.loop.run_forever, name="sam2-embedding-loop")
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self._keep_house(), self.loop)
+        self.loop = EventLoop("sam2-embedding", workers)
+        self.loop.start(self._keep_house())
 
     def execute(self, requests):
         for request in requests:
-            asyncio.run_coroutine_threadsafe(
-                self._answer(request, request.get_response_sender()), self.loop
-            )
+            try:
+                self.gate.enter()
+            except GateFullError as error:
+                # Here and now: the loop has enough to do.
+                respond_at_once(request, refuse(error, pb_utils.TritonError.UNAVAILABLE))
+            else:
+                self.loop.serve(request, self._answer)
 
     def finalize(self):
-        asyncio.run_coroutine_threadsafe(_cancel_all_tasks(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
+        self.loop.close()
 
-    async def _answer(self, request, sender):
+    async def _answer(self, request):
         try:
-            response = await self._respond(request)
-        except InvalidRequestError as error:
-            response = _error(error, pb_utils.TritonError.INVALID_ARG)
+            return await self._respond(request)
+        except (InvalidRequestError, InvalidTextError) as error:
+            return refuse(error, pb_utils.TritonError.INVALID_ARG)
         except ImageNotFoundError as error:
-            response = _error(error, pb_utils.TritonError.NOT_FOUND)
-        except OverloadedError as error:
-            response = _error(error, pb_utils.TritonError.UNAVAILABLE)
+            return refuse(error, pb_utils.TritonError.NOT_FOUND)
+        except (OverloadedError, ServerStoppingError, NoSharedMemoryError) as error:
+            return refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except InnerModelError as error:
-            response = _error(*_restore_code(str(error)))
+            pb_utils.Logger.log_warn(f"sam2_embedding: {error}")
+            return refuse(*restore_code(str(error)))
         except Exception as error:  # noqa: BLE001 - a request without an answer would hang its client
             pb_utils.Logger.log_error(f"sam2_embedding: {error!r}")
-            response = _error(f"sam2_embedding failed: {error!r}", pb_utils.TritonError.INTERNAL)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return refuse(FAILED, pb_utils.TritonError.INTERNAL)
+        finally:
+            self.gate.leave()
 
     async def _respond(self, request):
         if request.is_cancelled():
-            return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
-        retired_fingerprint = _read(request, "retired_fingerprint")
+            return refuse_cancelled()
+        self.stop_notice.check()
+        retired_fingerprint = read(request, "retired_fingerprint")
         if retired_fingerprint is not None:
             self.cache.retire(int(retired_fingerprint.flat[0]))
-            return pb_utils.InferenceResponse([])
-        image = _read(request, "image")
-        image_id = _read_text(request, "image_id")
-        forget = _read(request, "forget")
+            return answer({})
+        image = read(request, "image")
+        image_id = read_text(request, "image_id")
+        forget = read(request, "forget")
         if forget is not None and forget[0]:
             return self._forget(image, image_id)
-        found = await self.service.find(None if image is None else image[0], image_id)
+        crop_box = read(request, "crop_box")
+        found = await self.service.find(
+            None if image is None else image[0],
+            image_id,
+            None if crop_box is None else tuple(crop_box.tolist()),
+        )
         wanted = set(request.requested_output_names())
         outputs = {name: values for name, values in vars(found.embedding).items() if name in wanted}
+        outputs["embedded_hw"] = found.embedding.original_hw
         outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, values) for name, values in outputs.items() if name in wanted]
-        )
+        return answer({name: values for name, values in outputs.items() if name in wanted})
 
     def _forget(self, image, image_id):
         if image is not None or image_id is None:
             raise InvalidRequestError("forget: expected image_id and no image with it")
         self.service.forget(image_id)
-        answer = np.array([image_id.encode()], np.object_)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("cached_image_id", answer)])
+        return answer({"cached_image_id": np.array([image_id.encode()], np.object_)})
 
-    async def _encode(self, image):
+    async def _encode(self, image, crop_box):
         started = time.perf_counter()
-        resized = await _call(
+        part = {} if crop_box is None else {"crop_box": np.array(crop_box, np.int32)}
+        resized = await call(
             "sam2_preprocess",
-            [pb_utils.Tensor("image", np.array([image], np.object_))],
+            {"image": np.array([image], np.object_), **part},
             ["resized_image", "original_hw"],
         )
-        features = await _call(
-            "sam2_encoder",
-            [pb_utils.Tensor("resized_image", resized["resized_image"][None])],
-            list(EMBEDDING_OUTPUTS),
+        features = await call(
+            "sam2_encoder", {"resized_image": resized["resized_image"][None]}, EMBEDDING_OUTPUTS
         )
         self.metrics.observe_encode(time.perf_counter() - started)
         return ImageEmbedding(original_hw=resized["original_hw"], **features)
@@ -121,55 +127,3 @@ class TritonPythonModel:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.cache.expire()
             self.metrics.publish()
-
-
-async def _cancel_all_tasks():
-    """Ends the housekeeping and encodes that nobody waits for; requests are answered by then."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _call(model_name, inputs, output_names):
-    """One BLS call; outputs come to host memory, where the cache keeps them."""
-    request = pb_utils.InferenceRequest(
-        model_name=model_name,
-        requested_output_names=output_names,
-        inputs=inputs,
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
-    )
-    response = await request.async_exec()
-    if response.has_error():
-        raise InnerModelError(response.error().message())
-    return {
-        name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names
-    }
-
-
-def _restore_code(message):
-    """Inner models' errors all arrive as INTERNAL; what they say tells what they were."""
-    if "image: " in message:  # how every refusal of sam2_preprocess begins
-        return message[message.index("image: ") :], pb_utils.TritonError.INVALID_ARG
-    if any(sign in message for sign in NOT_READY_MESSAGES):
-        return f"{message}; try again in a moment", pb_utils.TritonError.UNAVAILABLE
-    return message, pb_utils.TritonError.INTERNAL
-
-
-def _read(request, name):
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy()
-
-
-def _read_text(request, name):
-    values = _read(request, name)
-    if values is None:
-        return None
-    try:
-        return values[0].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{name}: expected UTF-8 text, got {error}") from error
-
-
-def _error(error, code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,9 @@ __all__ = [
     "InvalidImageError",
     "Resample",
     "StructureLimits",
+    "crop_picture",
     "decode_image",
+    "parse_resample",
     "resize_to_square",
 ]
 
@@ -70,6 +73,18 @@ def decode_image(
         ) from error
 
 
+def crop_picture(picture: Image.Image, box_xyxy: Sequence[int]) -> Image.Image:
+    """The part x0, y0, x1, y1 of an upright picture; raises InvalidImageError where it is none."""
+    x0, y0, x1, y1 = box_xyxy
+    width, height = picture.size
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InvalidImageError(
+            f"image: expected a crop_box x0, y0, x1, y1 within its {width}x{height} pixels, got"
+            f" {', '.join(map(str, box_xyxy))}"
+        )
+    return picture.crop((x0, y0, x1, y1))
+
+
 def resize_to_square(
     picture: Image.Image, side: int, resample: Resample = "bilinear"
 ) -> UInt8Array:
@@ -93,6 +108,16 @@ def resize_to_square(
         for channel in picture.split()
     )
     return np.stack([np.rint(np.asarray(plane)).astype(np.uint8) for plane in planes])
+
+
+def parse_resample(value: bytes) -> Resample:
+    """The filter that a tensor names; raises InvalidImageError where it names none."""
+    for resample in RESAMPLES:
+        if value == resample.encode():
+            return resample
+    raise InvalidImageError(
+        f"resample: expected one of {', '.join(RESAMPLES)}, got {bytes(value[:40])!r}"
+    )
 
 
 def _decode(

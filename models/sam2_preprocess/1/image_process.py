@@ -49,7 +49,7 @@ class DecoderLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """The picture [3, S, S], and height and width of the upright original."""
+    """The picture [3, S, S], and height and width of the upright original, or of its part."""
 
     resized: npt.NDArray[np.uint8]
     original_hw: tuple[int, int]
@@ -71,9 +71,10 @@ class ImageProcess:
         data: bytes,
         side: int,
         resample: str = "bilinear",
+        crop_box: list[int] | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> PreparedImage:
-        """Decodes a file and squashes the picture to side x side.
+        """Decodes a file and squashes the picture, or its part x0, y0, x1, y1, to side x side.
 
         Raises:
             InvalidImageError: the file cannot be used, or takes more time or memory than a decode may.
@@ -84,7 +85,8 @@ class ImageProcess:
         if self._worker.process.poll() is not None:
             self._replace()
         try:
-            answer = self._ask(data, {"side": side, "resample": resample}, is_cancelled)
+            how = {"side": side, "resample": resample, "crop_box": crop_box}
+            answer = self._ask(data, how, is_cancelled)
         except (OSError, MemoryError) as error:
             self._replace()
             raise DecoderLostError(f"{NOT_READY}: the machine has no room for the image") from error

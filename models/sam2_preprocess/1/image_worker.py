@@ -16,7 +16,13 @@ import sys
 import warnings
 from typing import Any
 
-from image_decoding import InvalidImageError, StructureLimits, decode_image, resize_to_square
+from image_decoding import (
+    InvalidImageError,
+    StructureLimits,
+    crop_picture,
+    decode_image,
+    resize_to_square,
+)
 from PIL import Image
 
 # Cached clicks of others go first where processors are short.
@@ -54,6 +60,8 @@ def _answer(shared: int, request: dict[str, Any], limits: dict[str, int]) -> dic
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         picture = decode_image(data, max_bytes, max_pixels, StructureLimits(**limits))
+        if request["crop_box"] is not None:
+            picture = crop_picture(picture, request["crop_box"])
         resized = resize_to_square(picture, request["side"], request["resample"])
     except InvalidImageError as error:
         return {"refused": str(error)}

@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from answer_room import NoSharedMemoryError
+from image_decoding import RESAMPLES, parse_resample
 from image_errors import InvalidImageError
 from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
+from triton_tensors import answer, read, refuse, refuse_cancelled
 
 LIMITS = (
     "max_image_bytes",
@@ -35,23 +38,26 @@ class TritonPythonModel:
 
     def _respond(self, request):
         if request.is_cancelled():
-            return _error("the client cancelled this request", pb_utils.TritonError.CANCELLED)
-        data = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()[0]
+            return refuse_cancelled()
+        crop_box = read(request, "crop_box")
+        resample = read(request, "resample")
         try:
-            image = self.process.prepare(data, self.side, is_cancelled=request.is_cancelled)
+            image = self.process.prepare(
+                read(request, "image")[0],
+                self.side,
+                RESAMPLES[0] if resample is None else parse_resample(resample[0]),
+                None if crop_box is None else crop_box.tolist(),
+                request.is_cancelled,
+            )
+            return answer(
+                {
+                    "resized_image": image.resized,
+                    "original_hw": np.array(image.original_hw, np.int32),
+                }
+            )
         except InvalidImageError as error:
-            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
-        except DecodeCancelledError as error:
-            return _error(str(error), pb_utils.TritonError.CANCELLED)
-        except DecoderLostError as error:
-            return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
-        return pb_utils.InferenceResponse(
-            [
-                pb_utils.Tensor("resized_image", image.resized),
-                pb_utils.Tensor("original_hw", np.array(image.original_hw, np.int32)),
-            ]
-        )
-
-
-def _error(message, code):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+            return refuse(error, pb_utils.TritonError.INVALID_ARG)
+        except DecodeCancelledError:
+            return refuse_cancelled()
+        except (DecoderLostError, NoSharedMemoryError) as error:
+            return refuse(error, pb_utils.TritonError.UNAVAILABLE)

@@ -8,7 +8,7 @@ inputs cannot be left out, so a token labelled -2 stands there, which the decode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,16 @@ class InvalidPromptError(ValueError):
 
 @dataclass(frozen=True)
 class PromptLimits:
-    """Most objects and points per object that one request may carry."""
+    """Most objects, points per object, and tokens of all objects together that one request may carry.
+
+    Tokens are points, two for a box, and one that ends the list: each looks at the whole image in the
+    decoder, for each object anew. max_image_pixels bounds original_hw, which direct callers make up.
+    """
 
     max_objects: int
     max_points_per_object: int
+    max_tokens: int
+    max_image_pixels: int
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,17 @@ def encode_prompt(
 ) -> DecoderPrompt:
     """Validates a client's prompt and turns it into the decoder's tensors.
 
+    Point tensors without a point ([B, 0, 2] and [B, 0]) count as none where there is a box or a mask.
+
     Raises:
         InvalidPromptError: nothing to segment by, or tensors that are incomplete, too many, of unequal B,
             not finite, or with unknown labels.
     """
+    _check_size(original_hw, limits.max_image_pixels)
+    prompt = _without_empty_points(prompt)
     objects = _count_objects(prompt, limits)
     _check_points(prompt, limits)
+    _check_tokens(prompt, objects, limits)
     _check_box(prompt.box)
     _check_finite("mask_input", prompt.mask_input)
 
@@ -95,6 +106,25 @@ def encode_prompt(
         ),
         has_mask_input=np.full(objects, has_mask, np.float32),
     )
+
+
+def _check_size(original_hw: tuple[int, int], max_image_pixels: int) -> None:
+    height, width = original_hw
+    if height < 1 or width < 1 or height * width > max_image_pixels:
+        raise InvalidPromptError(
+            f"original_hw: expected a height and a width of at least 1 and at most {max_image_pixels}"
+            f" pixels together (max_image_pixels), got {height} x {width}"
+        )
+
+
+def _without_empty_points(prompt: RawPrompt) -> RawPrompt:
+    """Annotation tools always send point arrays, empty while there is only a box."""
+    coords, labels = prompt.point_coords, prompt.point_labels
+    if coords is None or labels is None or coords.shape[1] or labels.shape[1]:
+        return prompt
+    if prompt.box is None and prompt.mask_input is None:
+        return prompt
+    return replace(prompt, point_coords=None, point_labels=None)
 
 
 def _count_objects(prompt: RawPrompt, limits: PromptLimits) -> int:
@@ -150,6 +180,18 @@ def _check_points(prompt: RawPrompt, limits: PromptLimits) -> None:
         raise InvalidPromptError(
             "point_labels: expected 1 (foreground), 0 (background) or -1 (padding), got"
             f" {int(unknown.flat[0])}"
+        )
+
+
+def _check_tokens(prompt: RawPrompt, objects: int, limits: PromptLimits) -> None:
+    points = 0 if prompt.point_coords is None else prompt.point_coords.shape[1]
+    tokens = objects * (points + 2 * (prompt.box is not None) + 1)
+    if tokens > limits.max_tokens:
+        boxes = "a" if prompt.box is not None else "no"
+        raise InvalidPromptError(
+            f"point_coords: expected at most {limits.max_tokens} tokens (max_tokens) for all objects"
+            f" together, got {objects} objects (B) of {points} points (N), {boxes} box"
+            f" and an end = {tokens}; send fewer objects or points at a time"
         )
 
 

@@ -25,6 +25,10 @@ TYPES = {
 }
 # What the backend reads from a model's parameters, as numbers; it ignores other names in silence.
 PARAMETERS = {"cudnn_conv_algo_search": {"0", "1", "2"}, "arena_extend_strategy": {"0", "1"}}
+# What the local Python-based backend reads beside it (docker/backends/onnxruntime/input_limits.py).
+OF_THE_LOCAL_BACKEND = re.compile(
+    r"rows_at_once|max_(heavy|waiting)_(requests|bytes)|(elements_at_once|max_elements|values):\w+"
+)
 # Of TensorRT's options, those that we use, and what their values may be; an unknown name fails the load.
 # The backend takes a flag in any case of letters, ONNX Runtime after it does not.
 FLAG, FOLDER, NAME, SHAPES = r"0|1|true|false", r"/.+", r"\w+", r"\w+:\d+(x\d+)*(,\w+:\d+(x\d+)*)*"
@@ -155,6 +159,7 @@ def _of_the_providers(config: Any, graph: onnx.ModelProto) -> list[str]:
         f"parameter {name}: {parameter.string_value!r}"
         for name, parameter in config.parameters.items()
         if parameter.string_value not in PARAMETERS.get(name, ())
+        and not OF_THE_LOCAL_BACKEND.fullmatch(name)
     ]
     accelerators = config.optimization.execution_accelerators
     if accelerators.cpu_execution_accelerator:

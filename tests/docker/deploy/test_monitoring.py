@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import yaml
 from sam2_server.probe import probe
 
 from tests.running_server import ROOT, RunningServer
+from tests.tools import needs
 
 MONITORING = ROOT / "docker/monitoring"
 DASHBOARD = MONITORING / "grafana/dashboards/sam2.json"
@@ -51,7 +51,7 @@ def test_the_names_in_a_query_are_found() -> None:
 @pytest.mark.server
 def test_alerts_and_dashboard_name_metrics_that_exist(server: RunningServer) -> None:
     assert probe(f"grpc://{server.grpc_url}", 60).healthy
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+    with urllib.request.urlopen(server.metrics_url, timeout=60) as response:
         exported = set(
             re.findall(r"^([a-zA-Z_:][\w:]*)[{ ]", response.read().decode(), re.MULTILINE)
         )
@@ -98,24 +98,20 @@ def test_grafana_finds_what_it_is_provisioned_with() -> None:
     assert uids == {source["uid"]}
 
 
+@needs("promtool")
 def test_promtool_accepts_rules_and_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
     for command in (
         ["check", "rules", "alerts.yml"],
         ["check", "config", "prometheus.yml"],
     ):
         done = subprocess.run(
-            [promtool, *command], cwd=MONITORING, capture_output=True, text=True, check=False
+            ["promtool", *command], cwd=MONITORING, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs("promtool")
 def test_promql_of_the_dashboard_parses(tmp_path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
     rules = [
         {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "5m")}
         for number, query in enumerate(dashboard_queries())
@@ -123,6 +119,6 @@ def test_promql_of_the_dashboard_parses(tmp_path) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     done = subprocess.run(
-        [promtool, "check", "rules", file], capture_output=True, text=True, check=False
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,13 +2,13 @@
 
 import http.server
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from deploy.files import TRACING
 from sam2_server.probe import probe
 
+from tests.patience import wait_until
 from tests.running_server import RunningServer
 
 
@@ -37,10 +37,9 @@ def test_spans_of_the_ensembles_steps_are_sent(demo_repository: Path, tmp_path: 
             demo_repository, tmp_path / "state", "--no-probe", "--", *options.split()
         ) as running:
             assert probe(f"grpc://{running.grpc_url}", 60).healthy
-            deadline = time.monotonic() + 30
-            while not any(b"sam2_decoder" in body for body in bodies):
-                assert time.monotonic() < deadline, f"{len(bodies)} posts, no span of sam2_decoder"
-                time.sleep(0.1)
+            wait_until(
+                lambda: any(b"sam2_decoder" in body for body in bodies), "a span of sam2_decoder"
+            )
     finally:
         collector.shutdown()
     said = b"".join(bodies)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from export.demo_model.baselines import box_rectangle, flood_fill, grab_cut, otsu_component
+from export.demo_model.coins import rasterise
 from export.demo_model.evaluate import Scores, report, with_best_flood_fill
-from export.demo_model.photos import coins_scene, rasterise
+from export.demo_model.photos import coins_scene
 from export.demo_model.prompts import centre_click
 from export.demo_model.scoring import (
     LEAST_SCORED_AREA,

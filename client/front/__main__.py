@@ -1,0 +1,6 @@
+"""python -m front."""
+
+from front.cli import run
+
+if __name__ == "__main__":
+    run()

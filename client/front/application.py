@@ -1,0 +1,88 @@
+"""The HTTP application: REST under /v1, its description under /docs, the inference protocol under /v2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from front import api_description
+from front.http_protocol import HttpProtocol
+from front.rest import Rest
+from front.service import FrontService
+from front.settings import FrontSettings
+
+DESCRIPTION = """\
+Images and clicks in, masks out. `curl -F image=@photo.jpg -F point=512,512 …/v1/segment` is a whole call; the
+answer's `image_id` stands for the image from then on. Triton's inference protocol (KServe v2) lies under /v2.
+"""
+
+
+def make_application(service: FrontService, settings: FrontSettings) -> Starlette:
+    """An ASGI application over a service."""
+    # The page's scripts and styles come from here too, not from somebody's network.
+    application: FastAPI = FastAPIOffline(
+        title="Segment Anything 2.1", version="1", description=DESCRIPTION
+    )
+    application.add_exception_handler(HTTPException, _refused)
+    rest = Rest(service)
+    # The handlers read requests themselves, within limits; what /docs says of them is written, not derived.
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, handler, summary, extra in (
+        (
+            "/v1/segment",
+            "POST",
+            rest.segment,
+            "Masks for an image and prompts",
+            api_description.SEGMENT,
+        ),
+        (
+            "/v1/images",
+            "POST",
+            rest.warm,
+            "Encode an image ahead of its first click",
+            api_description.WARM,
+        ),
+        (
+            "/v1/images/{image_id:path}",
+            "DELETE",
+            rest.forget,
+            "Forget an image",
+            api_description.FORGET,
+        ),
+    ):
+        application.router.add_route(path, handler, methods=[method])
+        operation = {"summary": summary, "operationId": handler.__name__, **extra}
+        paths.setdefault(path.replace(":path", ""), {})[method.lower()] = operation
+    document = {**application.openapi(), "paths": paths}
+    application.openapi = lambda: document  # type: ignore[method-assign]
+    application.router.routes.extend(HttpProtocol(service).routes())
+    if settings.cors_origins:
+        application.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "x-api-key",
+                "content-type",
+                "inference-header-content-length",
+            ],
+            expose_headers=["inference-header-content-length", "x-image-id"],
+        )
+    return application
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    """Paths and methods that there are not, in the form of all other refusals."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    words = {404: "no such path", 405: "no such method for this path"}
+    body = orjson.dumps({"error": words.get(status, "the request is not understood")})
+    return Response(body, status, media_type="application/json")

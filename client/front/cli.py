@@ -1,0 +1,91 @@
+"""The command line: one worker, or several that share the ports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from front.callers import ApiKeysError, read_api_keys
+from front.server import serve
+from front.settings import FrontSettings
+from front.workers import supervise
+
+DEFAULTS = FrontSettings()
+
+
+def main(
+    *,
+    triton: Annotated[
+        str, typer.Option(help="Triton's gRPC address, HOST:PORT.")
+    ] = DEFAULTS.triton,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULTS.host,
+    http_port: Annotated[
+        int, typer.Option(help="HTTP: /v1 (REST) and /v2 (inference protocol).")
+    ] = (DEFAULTS.http_port),
+    grpc_port: Annotated[int, typer.Option(help="gRPC.")] = DEFAULTS.grpc_port,
+    metrics_port: Annotated[
+        int, typer.Option(help="Prometheus metrics; worker N listens on this port + N.")
+    ] = DEFAULTS.metrics_port,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with lines NAME KEY [TENANT]. Without it there are no keys.", exists=True
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose pages may call from a browser; may be given several times."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the ports.", min=1, max=64)
+    ] = 1,
+    requests_per_second: Annotated[
+        float, typer.Option(help="For each API key; messages of streams count.", min=0.1)
+    ] = DEFAULTS.limits.requests_per_second,
+    burst: Annotated[
+        int, typer.Option(help="Requests that a key may send at once after a pause.", min=1)
+    ] = (DEFAULTS.limits.burst),
+) -> None:
+    """A front for the SAM 2 server: reads messages before Triton does, knows its callers, speaks REST."""
+    try:
+        if api_keys is not None:
+            read_api_keys(api_keys.read_text("utf-8"))
+    except (ApiKeysError, OSError, UnicodeDecodeError) as error:
+        Console(stderr=True).print(
+            f"[red]error:[/] --api-keys {api_keys}: {error}", highlight=False
+        )
+        raise typer.Exit(2) from error
+    # Each worker keeps its own count of a key's requests, and the kernel deals connections out evenly.
+    limits = replace(
+        DEFAULTS.limits,
+        requests_per_second=requests_per_second / workers,
+        burst=max(1, burst // workers),
+    )
+    settings = replace(
+        DEFAULTS,
+        triton=triton,
+        host=host.strip("[]"),
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        api_keys_file=api_keys,
+        cors_origins=tuple(cors_origin or ()),
+        limits=limits,
+    )
+    if workers == 1:
+        asyncio.run(serve(settings, is_shared=False))
+    else:
+        raise typer.Exit(supervise(settings, workers, os.getpid()))
+
+
+def run() -> None:
+    """Entry point."""
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The blocking, the asyncio and the speculative client."""

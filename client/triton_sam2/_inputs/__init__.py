@@ -1,0 +1,1 @@
+"""What callers hand in: images and prompts, checked and made into tensors."""

@@ -1,0 +1,1 @@
+"""What comes back: masks, their encodings, pictures and files."""

@@ -1,0 +1,1 @@
+"""Requests on the wire: gRPC and HTTP, addresses, credentials, statuses."""

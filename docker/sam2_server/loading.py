@@ -1,0 +1,48 @@
+"""Other weights into a running server, without a moment in which nobody answers."""
+
+from collections.abc import Callable
+
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from sam2_server.errors import LauncherError
+from sam2_server.probe import GRPC_CHANNEL_ARGUMENTS
+from sam2_server.process import ADMIN_KEY_HEADER
+
+# The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
+# and clients send the image again, which is better than a mask from other weights.
+# The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
+# by their fingerprints, and sessions of the old weights end.
+VIDEO_ORDER = (
+    "sam2_mask_prompt",
+    "sam2_video_decoder",
+    "sam2_memory_encoder",
+    "sam2_memory_attention",
+)
+ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *VIDEO_ORDER)
+LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
+
+
+class LoadError(LauncherError):
+    """A model was not loaded; Triton goes on serving the old one of it."""
+
+
+def load_models(address: str, admin_key: str, report: Callable[[str], None]) -> None:
+    """Load each model anew through the closed administrative call; the old one serves meanwhile.
+
+    Raises:
+        LoadError: naming the model.
+    """
+    headers = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": admin_key}
+    with grpc.InferenceServerClient(address, channel_args=GRPC_CHANNEL_ARGUMENTS) as client:
+        found = {model.name for model in client.get_model_repository_index(headers=headers).models}
+        for model in ORDER:
+            if model in VIDEO_ORDER and model not in found:
+                continue  # a repository for images alone
+            report(f"loading {model}")
+            try:
+                client.load_model(model, headers=headers, client_timeout=LOAD_SECONDS)
+            except InferenceServerException as error:
+                raise LoadError(
+                    f"{model} was not loaded: {error.message()}", "The old one serves on."
+                ) from error

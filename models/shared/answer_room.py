@@ -1,0 +1,1 @@
+../../docker/backends/onnxruntime/answer_room.py

@@ -1,0 +1,1 @@
+../../docker/backends/onnxruntime/fair_lane.py
