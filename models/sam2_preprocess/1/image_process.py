@@ -9,6 +9,7 @@ picture; a line of JSON each way says what lies there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -35,6 +36,7 @@ PATIENCE_SECONDS = 0.05
 BUSY_SECONDS = 100.0
 # sam2_embedding knows by "is not ready" that trying again may help.
 NOT_READY = "the process that decodes images is not ready"
+ENDED_BY_ITS_FILE = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 
 class DecodeCancelledError(RuntimeError):
@@ -42,7 +44,7 @@ class DecodeCancelledError(RuntimeError):
 
 
 class DecoderLostError(RuntimeError):
-    """The decoding process was ended from outside, or starved; trying again may help."""
+    """The process was ended from outside, or got too little of the machine; trying again may help."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,15 @@ class PreparedImage:
 
 
 class ImageProcess:
-    """One decoding process, replaced when it ends. One caller at a time."""
+    """A decoding process, replaced when it ends. One caller at a time."""
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self._limits = dict(limits)
-        self._shared: int | None = None
-        self._process: subprocess.Popen[bytes]
-        self._start()
+        self._worker = _Worker(self._limits)
+
+    @property
+    def pid(self) -> int:
+        return self._worker.process.pid
 
     def prepare(
         self,
@@ -78,77 +82,90 @@ class ImageProcess:
             DecoderLostError: not the file's fault.
         """
         check_length(len(data), int(self._limits["max_image_bytes"]))
-        if self._process.poll() is not None:
-            self._restart()
+        if self._worker.process.poll() is not None:
+            self._replace()
         try:
-            self._share(data)
-            request = {"bytes": len(data), "side": side, "resample": resample, "crop_box": crop_box}
-            answer = self._ask(request, is_cancelled)
+            how = {"side": side, "resample": resample, "crop_box": crop_box}
+            answer = self._ask(data, how, is_cancelled)
         except (OSError, MemoryError) as error:
-            self._restart()
+            self._replace()
             raise DecoderLostError(f"{NOT_READY}: the machine has no room for the image") from error
         except BaseException:
             # It has ended, or is busy with what nobody wants any more.
-            self._restart()
+            self._replace()
             raise
         if "refused" in answer:
-            self._empty()
+            self._worker.empty()
             raise InvalidImageError(answer["refused"])
         height, width = answer["original_hw"]
-        return PreparedImage(self._collect(answer), (height, width))
+        return PreparedImage(self._worker.collect(answer), (height, width))
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        if self._shared is not None:
-            os.close(self._shared)
-            self._shared = None
+        self._worker.close()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    def _replace(self) -> None:
+        self._worker.close()
+        self._worker = _Worker(self._limits)
 
-    def _start(self) -> None:
-        self._shared = os.memfd_create("sam2-image")
+    def _ask(
+        self, data: bytes, how: dict[str, Any], is_cancelled: Callable[[], bool]
+    ) -> dict[str, Any]:
+        seconds = self._limits["max_decode_seconds"] + BUSY_SECONDS
+        try:
+            self._worker.send(data, how)
+            return self._worker.receive(time.monotonic() + seconds, is_cancelled)
+        except (BrokenPipeError, EOFError):
+            raise self._reason_of_end() from None
+
+    def _reason_of_end(self) -> Exception:
+        ended_by = -self._worker.process.wait()
+        if ended_by == signal.SIGPROF:
+            return InvalidImageError(
+                f"image: expected a picture that decodes within {self._limits['max_decode_seconds']} s of"
+                " processor time (max_decode_seconds), got one that takes longer"
+            )
+        if ended_by in ENDED_BY_ITS_FILE:
+            name = signal.Signals(ended_by).name
+            return InvalidImageError(
+                f"image: expected a sound file, got one that ended its decoder ({name})"
+            )
+        return DecoderLostError(f"{NOT_READY}: it was ended from outside")
+
+
+class _Worker:
+    """The process itself, its pipes, and the memory that it shares with this one."""
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self._memory = os.memfd_create("sam2-image")
+        self._is_open = True
         python = sys.executable or shutil.which("python3") or "python3"
-        self._process = subprocess.Popen(
-            [python, str(WORKER), str(self._memory), json.dumps(self._limits)],
+        self.process = subprocess.Popen(
+            [python, str(WORKER), str(self._memory), json.dumps(limits)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._memory],
             # Packages where this process finds them; numpy's threads would only cost memory.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
         )
+        self._input = cast(IO[bytes], self.process.stdin)
+        self._output = cast(IO[bytes], self.process.stdout)
         try:
-            self._wait(time.monotonic() + START_SECONDS, lambda: False)
+            self.receive(time.monotonic() + START_SECONDS, lambda: False)
         except BaseException:
             self.close()
             raise
 
-    def _restart(self) -> None:
-        self.close()
-        self._start()
-
-    def _share(self, data: bytes) -> None:
+    def send(self, data: bytes, how: dict[str, Any]) -> None:
+        """Raises BrokenPipeError where the process has ended."""
         os.ftruncate(self._memory, len(data))
         with mmap.mmap(self._memory, len(data)) as file:
             file[:] = data
+        self._input.write(json.dumps(how | {"bytes": len(data)}).encode() + b"\n")
+        self._input.flush()
 
-    def _ask(self, request: dict[str, Any], is_cancelled: Callable[[], bool]) -> dict[str, Any]:
-        seconds = self._limits["max_decode_seconds"] + BUSY_SECONDS
-        try:
-            self._input.write(json.dumps(request).encode() + b"\n")
-            self._input.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-        return self._wait(time.monotonic() + seconds, is_cancelled)
-
-    def _wait(self, deadline: float, is_cancelled: Callable[[], bool]) -> dict[str, Any]:
-        """The next line from the process, which is one at a time and short."""
+    def receive(self, deadline: float, is_cancelled: Callable[[], bool]) -> dict[str, Any]:
+        """Its next line. Raises EOFError where the process has ended."""
         while not select.select([self._output], [], [], PATIENCE_SECONDS)[0]:
             if is_cancelled():
                 raise DecodeCancelledError("the client cancelled this request")
@@ -156,51 +173,29 @@ class ImageProcess:
                 raise DecoderLostError(f"{NOT_READY}: it got too little of a busy machine")
         line = self._output.readline()
         if not line:
-            raise self._ended()
+            raise EOFError
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _ended(self) -> Exception:
-        ended_by = -self._process.wait()
-        if ended_by == signal.SIGPROF:
-            return InvalidImageError(
-                f"image: expected a picture that decodes within {self._limits['max_decode_seconds']} s of"
-                " processor time (max_decode_seconds), got one that takes longer"
-            )
-        if ended_by in (
-            signal.SIGSEGV,
-            signal.SIGBUS,
-            signal.SIGABRT,
-            signal.SIGFPE,
-            signal.SIGILL,
-        ):
-            return InvalidImageError(
-                "image: expected a sound file, got one that ended its decoder"
-                f" ({signal.Signals(ended_by).name})"
-            )
-        return DecoderLostError(f"{NOT_READY}: it was ended from outside")
-
-    def _collect(self, answer: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    def collect(self, answer: dict[str, Any]) -> npt.NDArray[np.uint8]:
+        """The picture that an answer describes."""
         shape, dtype = tuple(answer["shape"]), np.dtype(answer["dtype"])
         with mmap.mmap(self._memory, int(np.prod(shape)) * dtype.itemsize) as picture:
             resized = np.frombuffer(picture[:], dtype).reshape(shape)
-        self._empty()
+        self.empty()
         return resized
 
-    def _empty(self) -> None:
+    def empty(self) -> None:
         """Nothing of a client's picture stays behind, and the memory returns."""
         os.ftruncate(self._memory, 0)
 
-    @property
-    def _input(self) -> IO[bytes]:
-        return cast(IO[bytes], self._process.stdin)
-
-    @property
-    def _output(self) -> IO[bytes]:
-        return cast(IO[bytes], self._process.stdout)
-
-    @property
-    def _memory(self) -> int:
-        if self._shared is None:
-            raise RuntimeError("this decoder is closed")
-        return self._shared
+    def close(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self.process.kill()
+        self.process.wait()
+        self._output.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that it never read
+            self._input.close()
+        os.close(self._memory)

@@ -1,4 +1,4 @@
-"""The process that decodes: image files from its parent, one after the other, and pictures back.
+"""The process that decodes: image files come from its parent, one by one, and pictures go back.
 
 Started by image_process.py, which says how the two talk. Whatever a file does to a decoder, it does it here:
 the kernel ends this process after so many seconds of processor time (no decoder can look away from that), and
@@ -47,8 +47,8 @@ def main() -> None:
         _say(_answer(shared, json.loads(line), dict(limits)))
 
 
-def _say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 

@@ -52,8 +52,7 @@ def describe_unreadable(data: bytes) -> str:
     if _is_base64_of_picture(head):
         return f"{len(data)} bytes of base64 text, which is not decoded here; {SEND_BYTES}"
     if _is_text_of_picture(data):
-        what = "an image file that was turned into text (UTF-8) on its way"
-        return f"{len(data)} bytes of {what}; {SEND_BYTES}"
+        return f"{len(data)} bytes of an image file that something turned into text (UTF-8); {SEND_BYTES}"
     for offset, start, name in OTHER_FILES:
         if data[offset : offset + len(start)] == start or (not offset and head.startswith(start)):
             return f"{name} of {len(data)} bytes"
