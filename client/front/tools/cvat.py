@@ -13,10 +13,12 @@ from triton_sam2 import Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted, too_large
 from front.service import FrontService
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, basic_key, json_answer
+from front.tools.answers import json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.encoded_images import decode_image
 from front.tools.fields import a_list, numbers
 from front.tools.image_fetching import ImageFetcher
+from front.tools.keys import basic_key
 from front.tools.prompts import MAX_POINTS, ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
 from front.tools.shapes import cropped_mask
@@ -52,7 +54,7 @@ class Cvat:
     def __init__(
         self, service: FrontService, settings: ToolSettings, _fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, basic_key)
+        self._desk = ToolDesk(service, NAME, settings.limits, refused, credentials=basic_key)
 
     def routes(self) -> list[Route]:
         """At the root, and under the tool's own path."""
@@ -86,7 +88,7 @@ class Cvat:
         prompt = ImagePrompt(image, read_prompt(document), multimask=True)
         del document, image
         result = await self._desk.segment(call, prompt)
-        most = self._desk.limits.max_json_mask_cells
+        most = self._desk.limits.max_mask_cells
         return await self._desk.drawn(lambda: _answer(result, most))
 
 
@@ -115,7 +117,7 @@ def _answer(result: Segmentation, most_cells: int) -> Response:
     rows, bounds = cropped_mask(result.masks[0, 0])
     if rows.size > most_cells:
         raise too_large(
-            f"expected a mask of at most {most_cells} pixels for JSON (max_json_mask_cells), got {rows.size}"
+            f"expected a mask of at most {most_cells} pixels for JSON (max_mask_cells), got {rows.size}"
         )
     answer: dict[str, Any] = {"mask": rows, "bounds": bounds}
     if not rows.any():

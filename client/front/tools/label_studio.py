@@ -19,10 +19,12 @@ from triton_sam2._results.masks import mask_to_polygons
 
 from front.refusals import Refusal
 from front.service import FrontService
+from front.tools.answers import json_answer
 from front.tools.brush_rle import encode_brush_mask
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, basic_key, json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object
 from front.tools.image_fetching import ImageFetcher
+from front.tools.keys import basic_key
 from front.tools.label_studio_config import LabelTarget, read_label_target
 from front.tools.label_studio_images import LabelStudioImages
 from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
@@ -39,7 +41,7 @@ class LabelStudio:
     def __init__(
         self, service: FrontService, settings: ToolSettings, fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, basic_key)
+        self._desk = ToolDesk(service, NAME, settings.limits, refused, credentials=basic_key)
         self._images = LabelStudioImages(settings, fetcher)
 
     def routes(self) -> list[Route]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from starlette.routing import Route
 
 from front.service import FrontService
-from front.tools import cvat, label_studio, x_anylabeling
+from front.tools import cvat, label_studio, qupath, roboflow, x_anylabeling
 from front.tools.image_fetching import ImageFetcher
 from front.tools.settings import ToolSettings
 
@@ -16,6 +16,8 @@ TOOLS: Mapping[str, _Routes] = {
     label_studio.NAME: lambda *parts: label_studio.LabelStudio(*parts).routes(),
     cvat.NAME: lambda *parts: cvat.Cvat(*parts).routes(),
     x_anylabeling.NAME: lambda *parts: x_anylabeling.XAnyLabeling(*parts).routes(),
+    qupath.NAME: lambda *parts: qupath.QuPath(*parts).routes(),
+    roboflow.NAME: lambda *parts: roboflow.Roboflow(*parts).routes(),
 }
 
 

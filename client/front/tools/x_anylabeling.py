@@ -6,20 +6,22 @@ Source of the contract: X-AnyLabeling's remote_server and the schemas of its ser
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import numpy as np
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from triton_sam2 import Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted
 from front.service import FrontService
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, json_answer
+from front.tools.answers import json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.encoded_images import decode_image
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object, numbers
 from front.tools.image_fetching import ImageFetcher
+from front.tools.keys import header_key
 from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
 from front.tools.shapes import simplified_outlines
@@ -59,7 +61,9 @@ class XAnyLabeling:
     def __init__(
         self, service: FrontService, settings: ToolSettings, _fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, _credentials)
+        self._desk = ToolDesk(
+            service, NAME, settings.limits, refused, credentials=partial(header_key, KEY_HEADER)
+        )
 
     def routes(self) -> list[Route]:
         """Under the tool's own path."""
@@ -150,12 +154,6 @@ def _check_model(model: str) -> None:
 
 def _success(data: Any) -> Response:
     return json_answer({"success": True, "data": data})
-
-
-def _credentials(request: Request) -> dict[str, str]:
-    """Its settings' API key, which comes as a header of its own; as every other caller sends it, else."""
-    headers = dict(request.headers)
-    return {"x-api-key": headers[KEY_HEADER]} if headers.get(KEY_HEADER) else headers
 
 
 def refused(refusal: Refusal) -> Response:
