@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from triton_sam2 import (
     AsyncSAM2TritonClient,
@@ -23,10 +21,11 @@ from triton_sam2 import (
     Segmentation,
     TritonSam2Error,
 )
+from triton_sam2._results.segmentation import MaskFormat
 
 from front.callers import Caller
 from front.http_bodies import read_body
-from front.http_protocol import answered, unless_gone
+from front.http_protocol import CLIENT_LEFT, answered, unless_gone
 from front.json_messages import parse_json
 from front.metrics import Outcome
 from front.refusals import Refusal, invalid, too_large
@@ -49,6 +48,8 @@ class ToolCall:
     caller: Caller
     reservation: Reservation
     outcome: Outcome
+    # A body that had to be read for the key in it.
+    early_body: bytearray | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ class ImagePrompt:
     image: bytes
     objects: Sequence[ObjectPrompt]
     multimask: bool = False
+    # Of the candidates with `multimask` only the one with the highest predicted IoU.
+    is_best_alone: bool = True
     low_res_masks: bool = False
-    # [1, s, s] of an earlier answer, for one object.
+    # [B, 1, s, s] of an earlier answer.
     mask_input: npt.NDArray[np.float32] | None = None
+    mask_format: MaskFormat = "png"
 
 
 class ToolDesk:
@@ -72,13 +76,19 @@ class ToolDesk:
         tool: str,
         limits: ToolLimits,
         refuse: Refuse,
+        *,
         credentials: Credentials = lambda request: request.headers,
+        key_field: str | None = None,
     ) -> None:
         self._service = service
         self._tool = tool
         self.limits = limits
         self._refuse = refuse
         self._credentials = credentials
+        # A field of the JSON body that has the key, where nothing before the body has one.
+        self._key_field = key_field
+        # Whoever is not known until a body is read: all of them share one caller's rate.
+        self._strangers = Caller("", "")
 
     def handler(
         self, call: str, answer: Callable[[ToolCall], Awaitable[Response]]
@@ -86,9 +96,21 @@ class ToolDesk:
         """An endpoint: `answer` within the front's limits, what it raises in the tool's form."""
 
         async def handle(request: Request) -> Response:
-            async def inner(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
+            credentials = self._credentials(request)
+            early_body: bytearray | None = None
+            if self._key_field is not None and not self._is_known(credentials):
                 try:
-                    response = await answer(ToolCall(request, caller, reservation, outcome))
+                    early_body, key = await self._key_in_body(request, self._key_field)
+                except Refusal as refusal:
+                    return self._refuse(refusal)
+                except ClientDisconnect:
+                    return CLIENT_LEFT
+                credentials = {"x-api-key": key}
+
+            async def inner(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
+                call_of_tool = ToolCall(request, caller, reservation, outcome, early_body)
+                try:
+                    response = await answer(call_of_tool)
                 except TritonSam2Error as error:
                     raise refusal_of(error) or invalid(str(error)) from error
                 outcome.out_bytes = len(response.body)
@@ -101,7 +123,7 @@ class ToolDesk:
                 inner,
                 interface=self._tool,
                 refuse=self._refuse,
-                credentials=self._credentials(request),
+                credentials=credentials,
             )
 
         return handle
@@ -109,13 +131,35 @@ class ToolDesk:
     async def body(self, call: ToolCall) -> dict[str, Any]:
         """The JSON object of a request. Images in it take their bytes again as text, and again decoded."""
         limits = self._service.limits
-        content = await read_body(call.request, limits, call.reservation)
+        content = call.early_body
+        if content is None:
+            content = await read_body(call.request, limits, call.reservation)
+        else:
+            call.reservation.hold(len(content))
         call.outcome.in_bytes = len(content)
         call.reservation.hold(2 * len(content))
-        return parse_json(memoryview(content), limits)
+        document = parse_json(memoryview(content), limits)
+        content.clear()
+        return document
+
+    def _is_known(self, credentials: Mapping[str, str]) -> bool:
+        try:
+            self._service.callers.recognise(credentials)
+        except Refusal:
+            return False
+        return True
+
+    async def _key_in_body(self, request: Request, field: str) -> tuple[bytearray, str]:
+        """A body, and the key in it; read under the limits of one caller for all strangers together."""
+        with self._service.admitted(self._strangers) as reservation:
+            limits = self._service.limits
+            content = await read_body(request, limits, reservation)
+            reservation.hold(len(content))
+            key = parse_json(memoryview(content), limits).get(field)
+        return content, key if isinstance(key, str) else ""
 
     async def segment(self, call: ToolCall, prompt: ImagePrompt) -> Segmentation:
-        """The best mask of each object, by the image's content: bytes travel only where it is not known."""
+        """Masks of each object, by the image's content: its bytes travel only where it is not known."""
         arrays = prompt_arrays(prompt.objects)
         arguments: dict[str, Any] = {
             "point_coords": arrays.point_coords,
@@ -124,7 +168,7 @@ class ToolDesk:
             "multimask_output": prompt.multimask,
             "low_res_masks": prompt.low_res_masks,
             "mask_input": prompt.mask_input,
-            "formats": ("png",),
+            "formats": (prompt.mask_format,),
         }
         client = client_for(self._service, call.caller)
 
@@ -134,15 +178,21 @@ class ToolDesk:
                 return await client.segment(prompt.image, **arguments)
             return await client.predict(image=handle, **arguments)
 
-        result = (await unless_gone(call.request, work())).best()
-        self._check_pixels(len(result.iou_predictions), result.original_hw)
+        result = await unless_gone(call.request, work())
+        if prompt.is_best_alone:
+            result = result.best()
+        # What nobody unpacks has no pixels.
+        if prompt.mask_format != "rle":
+            self._check_pixels(result.iou_predictions.size, result.original_hw)
         return result
 
-    async def warm(self, call: ToolCall, image: bytes) -> ImageHandle:
-        """Has an image encoded, unless it is."""
+    async def warm(self, call: ToolCall, image: bytes, image_id: str | None = None) -> ImageHandle:
+        """Has an image encoded, unless it is; under a name of the caller's, if it gives one."""
         client = client_for(self._service, call.caller)
 
         async def work() -> ImageHandle:
+            if image_id is not None:
+                return await client.set_image(image, image_id=image_id)
             return await self._known(client, image) or await client.set_image(image)
 
         return await unless_gone(call.request, work())
@@ -158,9 +208,16 @@ class ToolDesk:
             # Encoding runs its own clock in the server; the client's is as long as the front allows.
             allowed_s = self._service.limits.answer_timeout_s
             known: Any = image if handle is None else handle
-            return await client.generate(known, formats=("rle",), timeout=allowed_s, **parameters)
+            return await client.generate(known, formats=("png",), timeout=allowed_s, **parameters)
 
-        return await unless_gone(call.request, work())
+        result = await unless_gone(call.request, work())
+        pixels, most = len(result) * math.prod(result.original_hw), self.limits.max_generated_pixels
+        if pixels > most:
+            raise too_large(
+                f"expected at most {most} pixels of masks (max_generated_pixels), got {pixels} in"
+                f" {len(result)} masks: send a smaller image, or ask for fewer masks"
+            )
+        return result
 
     async def drawn(self, work: Callable[[], T]) -> T:
         """Work on masks' pixels: in a thread, and as few at once as pictures are drawn."""
@@ -180,29 +237,11 @@ class ToolDesk:
         # Should it be dropped in between, its bytes go along after all.
         return replace(handle, image_bytes=image, is_named=False)
 
-    def _check_pixels(self, objects: int, original_hw: tuple[int, int]) -> None:
+    def _check_pixels(self, masks: int, original_hw: tuple[int, int]) -> None:
         most = self._service.limits.max_rendered_pixels
-        pixels = objects * original_hw[0] * original_hw[1]
+        pixels = masks * original_hw[0] * original_hw[1]
         if pixels > most:
             raise too_large(
                 f"expected at most {most} pixels of masks (max_rendered_pixels), got {pixels}: mark fewer"
                 " objects at once"
             )
-
-
-def json_answer(document: Any, status: int = 200) -> Response:
-    """JSON, numpy's numbers included."""
-    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, status, media_type="application/json")
-
-
-def basic_key(request: Request) -> Mapping[str, str]:
-    """The key as the password of HTTP Basic, whatever the user's name; or as every other caller sends it."""
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return request.headers
-    try:
-        _, _, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return {}
-    return {"x-api-key": password}

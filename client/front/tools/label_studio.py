@@ -17,15 +17,17 @@ from starlette.routing import Route
 from triton_sam2 import Segmentation
 from triton_sam2._results.masks import mask_to_polygons
 
-from front.refusals import Refusal, invalid
+from front.refusals import Refusal
 from front.service import FrontService
+from front.tools.answers import json_answer
 from front.tools.brush_rle import encode_brush_mask
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, basic_key, json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object
 from front.tools.image_fetching import ImageFetcher
+from front.tools.keys import basic_key
 from front.tools.label_studio_config import LabelTarget, read_label_target
 from front.tools.label_studio_images import LabelStudioImages
-from front.tools.prompts import ObjectPrompt, ordered_box
+from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
 
 NAME = "label_studio"
@@ -39,7 +41,7 @@ class LabelStudio:
     def __init__(
         self, service: FrontService, settings: ToolSettings, fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, basic_key)
+        self._desk = ToolDesk(service, NAME, settings.limits, refused, credentials=basic_key)
         self._images = LabelStudioImages(settings, fetcher)
 
     def routes(self) -> list[Route]:
@@ -103,8 +105,7 @@ def read_marks(
 
     All clicks belong to one object, with its box if there is one; several boxes are an object each.
     """
-    points: list[tuple[float, float]] = []
-    labels: list[int] = []
+    points: list[tuple[float, float, int]] = []
     boxes: list[tuple[float, float, float, float]] = []
     label = ""
     for index, each in enumerate(marks):
@@ -118,26 +119,11 @@ def read_marks(
         names = a_list(f"{where}.value.{kind}", value.get(kind))
         label = a_text(f"{where}.value.{kind}[0]", names[0] if names else None)
         if kind == _POINT:
-            points.append(_percent(where, value, original_hw))
-            labels.append(int(a_flag(f"{where}.is_positive", mark.get("is_positive", 0))))
+            is_positive = a_flag(f"{where}.is_positive", mark.get("is_positive", 0))
+            points.append((*_percent(where, value, original_hw), int(is_positive)))
         else:
             boxes.append(_box(where, value, original_hw))
-    if len(points) > 1000 or len(boxes) > most:
-        raise invalid(
-            f"params.context.result: expected at most 1000 clicks and {most} boxes (max_objects)"
-        )
-    if not points and not boxes:
-        raise invalid(
-            f"params.context.result: expected a mark of type {_POINT} or {_BOX}, got none"
-        )
-    if len(boxes) > 1:
-        if points:
-            raise invalid(
-                "params.context.result: expected clicks with at most one box, got several"
-            )
-        return [ObjectPrompt(box_xyxy=box) for box in boxes], label
-    box = boxes[0] if boxes else None
-    return [ObjectPrompt(tuple(points), tuple(labels), box)], label
+    return marked_objects("params.context.result", points, boxes, most), label
 
 
 def _percent(
