@@ -12,11 +12,14 @@ from tests.running_server import RunningServer
 
 
 def cache_metrics(server: RunningServer) -> dict[str, float]:
-    """The embedding cache's own metrics, by name without the prefix."""
+    """The embedding cache's own metrics, by name without the prefix, of all tenants together."""
     with urllib.request.urlopen(server.metrics_url, timeout=60) as answer:
         text = answer.read().decode()
     pattern = r"^sam2_embedding_cache_(\w+?)(?:{[^}]*})? (\S+)$"
-    return {name: float(value) for name, value in re.findall(pattern, text, re.M)}
+    figures: dict[str, float] = {}
+    for name, value in re.findall(pattern, text, re.M):
+        figures[name] = figures.get(name, 0.0) + float(value)
+    return figures
 
 
 def processes(server: RunningServer) -> list[psutil.Process]:

@@ -40,6 +40,14 @@ class MetricFamilies:
         kind = self._pb_utils.MetricFamily.HISTOGRAM
         return self._metric(name, description, kind, None, buckets=list(buckets))
 
+    def labelled_counter(self, name: str, description: str) -> Any:
+        """A family whose counters, `_total` in their name, are made with `.Metric(labels=...)`."""
+        return self._family(f"{name}_total", description, self._pb_utils.MetricFamily.COUNTER)
+
+    def labelled_gauge(self, name: str, description: str) -> Any:
+        """The same with gauges."""
+        return self._family(name, description, self._pb_utils.MetricFamily.GAUGE)
+
     def _metric(
         self,
         name: str,
@@ -48,9 +56,11 @@ class MetricFamilies:
         labels: Mapping[str, str] | None,
         **options: Any,
     ) -> Any:
-        family = self._families.get(name)
-        if family is None:
-            family = self._families[name] = self._pb_utils.MetricFamily(
+        return self._family(name, description, kind).Metric(labels=dict(labels or {}), **options)
+
+    def _family(self, name: str, description: str, kind: Any) -> Any:
+        if name not in self._families:
+            self._families[name] = self._pb_utils.MetricFamily(
                 name=f"{self._prefix}_{name}", description=description, kind=kind
             )
-        return family.Metric(labels=dict(labels or {}), **options)
+        return self._families[name]

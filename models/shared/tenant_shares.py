@@ -34,7 +34,7 @@ class TenantShares:
 
     def taken_by(self, tenant: str) -> int:
         """What this tenant has."""
-        return self._taken[tenant] if tenant in self._taken else 0
+        return self._taken.get(tenant, 0)
 
     def check(self, tenant: str, amount: int = 1) -> None:
         """Raises ShareFullError where so much is not left for this tenant."""

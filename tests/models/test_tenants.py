@@ -1,5 +1,5 @@
-"""Two tenants beside each other: whatever one does, the other one's images, ids, counts and answers are what they
-would be without it; and nobody takes more than a share from anybody."""
+"""Two tenants beside each other: whatever one does, the other one's images, ids, counts and answers are what
+they would be without it; and nobody takes more than a share from anybody."""
 
 import asyncio
 import hashlib
@@ -58,7 +58,7 @@ class World:
         return await at_once(image, crop_box)
 
     def ask(self, tenant, image, image_id):
-        """What a client sees: masks of which picture under which id, or an error's words; and the work done."""
+        """What a client sees (which picture's masks, which id; or an error's words), and the work done."""
         before = len(self.encodes)
         service = self.tenants.service_of(tenant)
         try:
