@@ -22,9 +22,9 @@ IMAGE_SIDE = 32
 # Its images' names in the cache begin like this, so that people can tell them from users' images.
 IMAGE_ID_PREFIX = "sam2-health-probe-"
 REQUESTED_OUTPUT = "iou_predictions"
-# The models' names (request_caller.py) for what a request carries that comes from the inside: the process's secret,
-# and a tenant that no client can be, whose images take nothing from anybody's share.
-SECRET_VARIABLE = "SAM2_INNER_SECRET"
+# The models' names (request_caller.py) for what a request from the inside carries: the process's secret, and
+# a tenant that no client can be, whose images take nothing from anybody's share.
+SECRET_VARIABLE = "SAM2_INNER_SECRET"  # noqa: S105 - the variable's name
 SECRET_PARAMETER, TENANT_PARAMETER = "sam2_inner_secret", "sam2_tenant"
 PROBE_TENANT = ":probe"
 CACHE_MODEL = "sam2_embedding"

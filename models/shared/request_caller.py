@@ -1,8 +1,8 @@
 """Who a request is from: a tenant, the launcher, another model; by its parameters.
 
-The front sets `sam2_tenant` and lets no client set it. Who reaches Triton itself may say any tenant's name: there
-callers are told apart by nobody. What is for the inside alone needs a secret that the launcher makes for each
-server process and hands down in the environment.
+The front sets `sam2_tenant` and lets no client set it. Who reaches Triton itself may say any tenant's name:
+there, nobody tells callers apart. What is for the inside alone needs a secret, which the launcher makes for
+each server process and hands down in the environment.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from embedding_cache import CacheLimits
 from embedding_service import ServiceLimits
 from encode_queue import EncodeLimits
-from model_parameters import InvalidSettingError, Parameters, read_whole_numbers
+from model_parameters import Parameters, read_whole_numbers
 from tenants import TenantLimits
 
 # Every parameter and the least value that makes sense.
@@ -45,11 +45,6 @@ def parse_settings(parameters: Parameters) -> EmbeddingSettings:
         InvalidSettingError: naming the first parameter that is missing, unknown or out of range.
     """
     values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
-    for name in ("tenant_cache_percent", "tenant_pending_percent"):
-        if values[name] > 100:
-            raise InvalidSettingError(
-                f"sam2_embedding: parameter {name} must be at most 100, got {values[name]}"
-            )
     return EmbeddingSettings(
         max_requests_in_flight=values["max_requests_in_flight"],
         tenant_pending_percent=values["tenant_pending_percent"],

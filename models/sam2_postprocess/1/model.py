@@ -103,7 +103,7 @@ class TritonPythonModel:
         return answer(outputs)
 
     def _retire(self, encoder_fingerprint):
-        """Has sam2_embedding drop embeddings that the decoder refuses, so that images sent again are encoded."""
+        """Has sam2_embedding drop embeddings that the decoder refuses: images sent again are encoded."""
         response = pb_utils.InferenceRequest(
             model_name="sam2_embedding",
             requested_output_names=[],
