@@ -188,8 +188,8 @@ class SessionTable:
         most = self._limits.max_sessions
         if len(self) >= most:
             raise OverloadedError(
-                f"session_id: as many sessions are open as may be (max_sessions {most}); close one, or try again"
-                " later"
+                f"session_id: as many sessions are open as may be (max_sessions {most}); close one, or try"
+                " again later"
             )
         own = max(1, most * self._limits.tenant_percent // 100)
         if tenant != NO_TENANT and sum(session.tenant == tenant for session in self) >= own:
