@@ -20,7 +20,7 @@ class RunningFront:
     """`triton-sam2-front` before a Triton server; use it in a `with`."""
 
     def __init__(self, triton: str, folder: Path, *options: str) -> None:
-        self._triton = triton
+        self.triton = triton
         self._folder = folder
         self._options = options
         self.ports: dict[str, int] = {}
@@ -30,7 +30,7 @@ class RunningFront:
         self._output = (self._folder / "front.txt").open("w")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "front", "--triton", self._triton),
+                *(sys.executable, "-m", "front", "--triton", self.triton),
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *self._options,
             ],
