@@ -22,7 +22,7 @@ class RunningFront:
     def __init__(
         self, triton: str, folder: Path, *options: str, environment: dict[str, str] | None = None
     ) -> None:
-        self._triton = triton
+        self.triton = triton
         self._environment = environment or {}
         self._folder = folder
         self._options = options
@@ -33,7 +33,7 @@ class RunningFront:
         self._output = (self._folder / "front.txt").open("w")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "front", "--triton", self._triton),
+                *(sys.executable, "-m", "front", "--triton", self.triton),
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *self._options,
             ],

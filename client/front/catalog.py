@@ -29,6 +29,7 @@ PUBLIC_MODELS: Mapping[str, PublicModel] = {
         outputs=frozenset({"cached_image_id", "original_hw"}),
     ),
     "sam2_automask": PublicModel(),
+    "sam2_video": PublicModel(),
 }
 
 

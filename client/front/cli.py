@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from front.callers import ApiKeysError, read_api_keys
+from front.api_keys import ApiKeysError, read_api_keys
 from front.server import serve
 from front.settings import FrontSettings
 from front.tools.settings import TOOL_NAMES, ToolSettingsError, read_tool_settings

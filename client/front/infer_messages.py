@@ -76,6 +76,7 @@ def clean_request(message: Any, model: ModelFacts, limits: Limits, tenant: str |
     _clean_parameters("request", message.parameters)
     _clean_inputs(message, model, limits)
     _clean_outputs(message, model)
+    # The parameters of the caller's own are gone by now.
     if tenant is not None:
         message.parameters[TENANT_PARAMETER].string_param = tenant
 

@@ -46,6 +46,8 @@ class Limits:
     # many such pictures are drawn at once; rle and the inference protocol unpack nothing.
     max_rendered_pixels: int = 200_000_000
     renderings_at_once: int = 2
+    # The same for everything in an image, which is unpacked a mask at a time: this bounds time, not memory.
+    max_unpacked_pixels: int = 2_000_000_000
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from front.api_keys import ApiKeysError, read_api_keys
+
 from deploy.errors import DeployError
-from deploy.gateway import (
-    GatewaySettings,
-    make_certificates,
-    read_api_keys,
-    render,
-    render_api_keys,
-)
+from deploy.gateway import GatewaySettings, make_certificates, render, render_api_keys
 
 # Who runs the containers when root deploys: never root.
 CONTAINER_UID = 10001
@@ -104,9 +100,11 @@ class DeployDir:
         keys_file = self._secret(
             "api_keys", f"# NAME KEY [TENANT]\nfirst {secrets.token_urlsafe(32)}"
         )
-        write_private(
-            directory / "api_keys.conf", render_api_keys(read_api_keys(keys_file.read_text()))
-        )
+        try:
+            keys = read_api_keys(keys_file.read_text())
+        except ApiKeysError as error:
+            raise DeployError(f"{keys_file}: {error}") from error
+        write_private(directory / "api_keys.conf", render_api_keys(keys))
         if not (directory / "server.pem").exists():
             make_certificates(directory, hosts)
         self._own(directory / "server.key")

@@ -3,9 +3,12 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+
+from front.api_keys import ApiKey
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template"
 # HTTP status ► gRPC status and what both say. 429 and 503 are UNAVAILABLE: clients try again.
@@ -20,8 +23,6 @@ REFUSALS = {
     429: (14, "too many connections for this API key; try again later"),
     503: (14, "the server does not answer; try again later"),
 }
-API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
-CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CERTIFICATE_DAYS = 825
 
 
@@ -86,39 +87,10 @@ def _refusal(status: int) -> str:
 """
 
 
-def render_api_keys(keys: dict[str, str]) -> str:
-    """The map's lines for client name ► key; raises ValueError where one could break out of them."""
-    names: dict[str, str] = {}
-    for name, key in keys.items():
-        if not CLIENT_NAME.fullmatch(name):
-            raise ValueError(f"client name: expected {CLIENT_NAME.pattern}; got {name!r}")
-        if not API_KEY.fullmatch(key):
-            raise ValueError(
-                f"API key of {name}: expected {API_KEY.pattern}; got {len(key)} characters"
-            )
-        if key in names:
-            raise ValueError(
-                f"API key of {name}: expected one of its own; got that of {names[key]}"
-            )
-        names[key] = name
-    # Patterns, because nginx looks up plain strings regardless of case. API_KEY leaves nothing to escape.
-    return "".join(f'"~^{key}$" "{name}";\n' for name, key in keys.items())
-
-
-def read_api_keys(text: str) -> dict[str, str]:
-    """Client name ► key from lines `NAME KEY [TENANT]`; empty lines and # comments are skipped.
-
-    Tenants are the front's to know, which reads the same file.
-    """
-    keys: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#", 1)[0].split()
-        if not words:
-            continue
-        if len(words) not in (2, 3) or words[0] in keys:
-            raise ValueError(f"API keys, line {number}: expected NAME KEY [TENANT], each name once")
-        keys[words[0]] = words[1]
-    return keys
+def render_api_keys(keys: Sequence[ApiKey]) -> str:
+    """The map's lines, key ► name. What a key and a name may be leaves nothing to escape."""
+    # Patterns, because nginx looks up plain strings regardless of case.
+    return "".join(f'"~^{key.key}$" "{key.name}";\n' for key in keys)
 
 
 def make_certificates(directory: Path, hosts: list[str]) -> None:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy.gateway import read_api_keys
 from deploy.steps import find_compose
+from front.api_keys import read_api_keys
 from sam2_server.process import ADMIN_KEY_HEADER
 from triton_sam2 import SAM2TritonClient
 
@@ -106,7 +106,7 @@ class Deployed:
         )
 
     def api_key(self) -> str:
-        return read_api_keys((self.directory / "secrets/api_keys").read_text())["first"]
+        return read_api_keys((self.directory / "secrets/api_keys").read_text())[0].key
 
     def admin_key(self) -> str:
         return (self.directory / "secrets/admin_key").read_text().strip()

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from fair_turns import FairTurns
 from session_state import SessionState
 from session_steps import EncodedFrame, SessionSteps, StepAnswer, StepLimits
 from session_table import SessionTable, VideoSession
+from tenant_shares import ShareFullError, TenantShares
 from video_commands import Command
 from video_errors import CancelledStepError, NotHeldError, OverloadedError
 from video_graphs import RetiredWeightsError, RunGraph, Tensors, VideoGraphs
@@ -56,7 +58,8 @@ class VideoService:
     """Order within sessions, fairness between them, and nothing left behind by a step that fails.
 
     Each session has at most one step among those that run or wait for one of the places to run, and these
-    go in order: so a session that asks for much waits behind the others after every step.
+    go in order: so a session that asks for much waits behind the others after every step. Tenants have their
+    turns one after another, however many sessions each of them has.
     """
 
     def __init__(
@@ -75,9 +78,11 @@ class VideoService:
         self._limits = limits
         self._step_limits = step_limits
         self._observe_step = observe_step
-        self._places = asyncio.Semaphore(limits.max_concurrent_steps)
-        self._lanes: dict[str, _Lane] = {}
-        self._pending_bytes = 0
+        most, percent = limits.max_concurrent_steps, limits.tenant_percent
+        self._places = FairTurns(most, max(1, most * percent // 100))
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        limit = f"max_pending_bytes {limits.max_pending_bytes}"
+        self._pending_bytes = TenantShares(limit, limits.max_pending_bytes, percent)
         self.counts = ServiceCounts()
 
     @property
@@ -91,29 +96,29 @@ class VideoService:
             StepRefusedError: why it did not happen; the session is as it was.
         """
         command = step.command
-        lane = self._lanes.get(command.session_id) or _Lane()
-        self._check_room(lane, command)
-        self._lanes[command.session_id] = lane
+        key = command.tenant, command.session_id
+        lane = self._lanes.get(key) or _Lane()
+        self._take_room(lane, command)
+        self._lanes[key] = lane
         lane.steps += 1
-        self._pending_bytes += command.size_bytes
         ahead = self._encode_ahead(step) if lane.steps == 2 else None
-        session = self._table.peek(command.session_id)
+        session = self._table.peek(command.session_id, command.tenant)
         if session is not None:
             session.steps += 1
         try:
-            async with lane.turn, self._places:
+            async with lane.turn, self._places.turn(command.tenant):
                 return await self._carry_out(step, ahead)
         finally:
             if session is not None:
                 session.steps -= 1
             if ahead is not None:
                 ahead.cancel()
-            self._pending_bytes -= command.size_bytes
+            self._pending_bytes.give_back(command.tenant, command.size_bytes)
             lane.steps -= 1
             if not lane.steps:
-                del self._lanes[command.session_id]
+                del self._lanes[key]
 
-    def _check_room(self, lane: _Lane, command: Command) -> None:
+    def _take_room(self, lane: _Lane, command: Command) -> None:
         limits = self._limits
         if lane.steps >= limits.max_pending_steps:
             self.counts.overloaded += 1
@@ -121,17 +126,18 @@ class VideoService:
                 f"session_id: {lane.steps} steps of this session wait already (max_pending_steps"
                 f" {limits.max_pending_steps}); wait for an answer before the next request"
             )
-        if self._pending_bytes + command.size_bytes > limits.max_pending_bytes:
+        try:
+            self._pending_bytes.take(command.tenant, command.size_bytes)
+        except ShareFullError as error:
             self.counts.overloaded += 1
             raise OverloadedError(
-                f"image: {self._pending_bytes} bytes of requests wait already (max_pending_bytes"
-                f" {limits.max_pending_bytes}); try again in a moment"
-            )
+                f"image: as many bytes of requests wait already as may ({error}); try again in a moment"
+            ) from error
 
     def _encode_ahead(self, step: Step[Shown]) -> asyncio.Task[EncodedFrame] | None:
         """Encodes the frame of the step that comes next while the one before it is still being tracked."""
         command = step.command
-        session = self._table.peek(command.session_id)
+        session = self._table.peek(command.session_id, command.tenant)
         if session is None or command.image is None:
             return None
         if command.frame_index in session.state.features:
@@ -150,9 +156,9 @@ class VideoService:
         if step.is_cancelled():
             raise CancelledStepError("the client cancelled this request")
         if command.name == "start":
-            session = self._table.start(command.session_id, command.options)
+            session = self._table.start(command.session_id, command.options, command.tenant)
             return await step.show(command, StepAnswer(), session.state, session)
-        session = self._table.find(command.session_id)
+        session = self._table.find(command.session_id, command.tenant)
         if command.name == "close":
             self._table.close(session)
             return await step.show(command, StepAnswer(), SessionState(), session)

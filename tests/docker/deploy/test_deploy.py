@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from deploy.errors import DeployError
 from deploy.files import DeployDir, Deployment, write_private
-from deploy.gateway import read_api_keys
 from deploy.reload import check_interchangeable
 from deploy.steps import stage_repository
+from front.api_keys import read_api_keys
 from sam2_server.loading import ORDER
 from triton_sam2 import SAM2TritonClient
 
@@ -232,7 +232,7 @@ def test_each_deployment_has_its_own_keys(tmp_path: Path) -> None:
     keys = [directory.admin_key() for directory in made]
     assert len({*keys}) == 2
     assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
-    api_keys = [read_api_keys((d.path / "secrets/api_keys").read_text())["first"] for d in made]
+    api_keys = [read_api_keys((d.path / "secrets/api_keys").read_text())[0].key for d in made]
     assert len({*api_keys}) == 2
 
 
