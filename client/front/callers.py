@@ -19,6 +19,10 @@ API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+# In metrics and logs; a name that no key can have.
+KEYLESS = "(no key)"
+
+
 class ApiKeysError(ValueError):
     """A line of the keys' file that cannot be used; the message says which and why, never the key."""
 
@@ -83,6 +87,8 @@ class Callers:
         self._limits = limits
         self._clock = clock
         self._anonymous = None if keys_file else Caller("", None)
+        # Whoever comes without a key where that is allowed: all together they have what one key has.
+        self.keyless = Caller(KEYLESS, None, float(limits.burst), clock())
         self._by_digest: dict[bytes, Caller] = {}
         if keys_file is not None:
             for key in read_api_keys(keys_file.read_text("utf-8")):
