@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 
 from tests.meta_package import S, meta_model
-from tests.paintera import OUTPUTS, Lane, letterboxed, small_repository
+from tests.paintera import OUTPUTS, Lane, letterboxed
 from tests.photographs import encoded, opened, photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor
-from tests.running_server import RunningServer
 
 pytestmark = pytest.mark.server
 
@@ -22,13 +21,6 @@ SHAPES = {
     "high_res_feats_1": (1, 24, S // 8, S // 8),
 }
 LEAST_AGREEMENT = 0.999
-
-
-@pytest.fixture(scope="module")
-def paintera_server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("paintera")
-    with RunningServer(small_repository(folder), folder / "state", "--no-probe") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
