@@ -44,7 +44,7 @@ def write_small_client_files(folder: Path) -> None:
 def small_repository(folder: Path) -> Path:
     """A repository as an export of `large` makes it, round the small model.
 
-    The rule that other sizes have no such models is in force everywhere but in this function, which puts the
+    Of the other models only those that these stand on. The rule that other sizes have no such models is in force everywhere but in this function, which puts the
     small model in large's place for as long as it runs.
     """
     from export import client_models
@@ -55,6 +55,11 @@ def small_repository(folder: Path) -> Path:
         small = client_models.DecoderInClients("demo", 256)
         patched.setattr(client_models, "DECODER", small)
         assemble_repository(folder / "onnx", folder / "repository", video=False)
+    # What is not asked here need not be loaded.
+    wanted = {*client_models.CLIENT_MODELS, "sam2_encoder", "sam2_preprocess"}
+    for model in (folder / "repository").iterdir():
+        if model.name not in wanted:
+            shutil.rmtree(model)
     return folder / "repository"
 
 
