@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from front.tools.settings import ToolSettings
+
 Network = IPv4Network | IPv6Network
 
 
@@ -70,3 +72,5 @@ class FrontSettings:
     # How long requests under way may take once the front is asked to stop.
     stop_grace_s: float = 20.0
     limits: Limits = field(default_factory=Limits)
+    # Annotation tools that are spoken to in their own contracts; none by default.
+    tools: ToolSettings = field(default_factory=ToolSettings)
