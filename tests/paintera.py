@@ -44,8 +44,8 @@ def write_small_client_files(folder: Path) -> None:
 def small_repository(folder: Path) -> Path:
     """A repository as an export of `large` makes it, round the small model.
 
-    Of the other models only those that these stand on. The rule that other sizes have no such models is in force
-    everywhere but in here, where the small model takes large's place for as long as this runs.
+    Of the other models only those that these stand on. The rule that other sizes have no such models is in
+    force everywhere but in here, where the small model takes large's place for as long as this runs.
     """
     from export import client_models
     from export.repository import assemble_repository
