@@ -189,7 +189,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     settings = replace(
         gateway_settings(tmp_path, "127.0.0.1:1", "127.0.0.1:2"),
         paintera_from=("192.168.7.0/24", "2001:db8::/32"),
-        paintera_listen="127.0.0.1:0",
+        paintera_listen=f"127.0.0.1:{free_port()}",
         upstream_keyless="127.0.0.1:3",
     )
     write_gateway(settings)
