@@ -63,8 +63,9 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_without_video_there_are_two_files(run: Run, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "onnx"
-    run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
+    said = run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
     assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert "sam2.1_large_encoder (Paintera) left out: expected large at 1024 px" in said
     run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--no-video")
     assert not [p for p in (tmp_path / "repo").iterdir() if "mem" in p.name or "video" in p.name]
 
