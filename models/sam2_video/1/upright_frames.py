@@ -18,6 +18,12 @@ TO_UPRIGHT: dict[tuple[int, int, int, int], Image.Transpose | None] = {
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+TURNING_SIDEWAYS = (
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
 MATRIX = struct.Struct("<9i")
 # What cosines and sines of right angles may be off by, of 1.
 SLACK = 1e-3

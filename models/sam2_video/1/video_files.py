@@ -1,4 +1,4 @@
-"""A video file's frames by number, decoded one after the other, upright, as RGB. Needs PyAV.
+"""A video file's frames by number, upright, as RGB. Needs PyAV.
 
 Numbers are those of a decoder that begins at the start and leaves nothing out. A packet is a frame in the
 codecs of ONE_FRAME_A_PACKET, so that there reading packets is enough to number all frames; in others, and
@@ -12,30 +12,21 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO
 
-import av
 from frame_index import FrameIndex
 from PIL import Image
-from upright_frames import transposition_of
+from upright_frames import TURNING_SIDEWAYS, transposition_of
 from video_containers import Container
 from video_errors import InvalidStepError
+from video_streams import VideoStream, display_matrix
 
 ONE_FRAME_A_PACKET = frozenset(
     ("h264", "hevc", "av1", "vp8", "vp9", "mjpeg", "prores", "dnxhd", "ffv1", "png", "rawvideo")
 )
 # Begins that are tried before everything is decoded from the start, where a file's marks lead astray.
 BEGINS_TRIED = 3
-ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 # FFmpeg does not always say which.
 OR_NO_MEMORY = (
     ": its data are damaged, or take more memory than a video may (max_video_memory_bytes)"
-)
-# In a packet's first byte.
-VP8_IS_SHOWN = 0x10
-TURNING_SIDEWAYS = (
-    Image.Transpose.ROTATE_90,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.TRANSVERSE,
 )
 
 
@@ -71,13 +62,10 @@ class VideoFile:
         Raises:
             InvalidStepError: there is no video in it, or one beyond the limits.
         """
-        av.logging.set_level(None)
-        self._file, self._kind = file, kind
-        self._max_pixels, self._max_frames = max_pixels, max_frames
-        self._container: Any = None
+        self._kind, self._max_frames = kind, max_frames
+        self._stream = VideoStream(file, kind, max_pixels)
         self._position = 0
         self._walk: Iterator[tuple[int, Any]] = iter(())
-        self._open()
         self.index = index or self._number_frames()
         if not self.index.count:
             raise InvalidStepError(
@@ -91,7 +79,7 @@ class VideoFile:
                 f"video: expected a sound file, got one whose first frame does not decode{OR_NO_MEMORY}"
             )
         self._stored_hw = first[1].height, first[1].width
-        self._transposition = transposition_of(_display_matrix(first[1]))
+        self._transposition = transposition_of(display_matrix(first[1]))
         self._begin(0)
 
     @property
@@ -105,13 +93,12 @@ class VideoFile:
         height, width = self._stored_hw
         if self._transposition in TURNING_SIDEWAYS:
             height, width = width, height
-        rate = self._stream.average_rate
         return VideoFacts(
             self.index.count,
             width,
             height,
-            None if rate is None else float(rate),
-            self._stream.codec_context.codec.canonical_name,
+            self._stream.frame_rate,
+            self._stream.codec,
             self._kind.name,
         )
 
@@ -155,60 +142,12 @@ class VideoFile:
         if 0 not in keys[:BEGINS_TRIED]:
             yield 0
 
-    def _open(self) -> None:
-        if self._container is not None:
-            self._container.close()
-        self._file.seek(0)
-        options = {"max_pixels": str(self._max_pixels)}
-        try:
-            self._container = av.open(
-                self._file, format=self._kind.demuxer, options=options, metadata_errors="replace"
-            )
-        except MemoryError:
-            raise
-        except (av.FFmpegError, OSError) as error:
-            raise InvalidStepError(
-                f"video: expected a complete {self._kind.name} file, got one that is damaged, or cut before"
-                " what says where its frames are"
-            ) from error
-        streams = [s for s in self._container.streams.video if not s.disposition & ATTACHED_PICTURE]
-        if not streams:
-            raise InvalidStepError(
-                f"video: expected a video stream, got {self._describe_streams()}"
-            )
-        self._stream = streams[0]
-        context = self._stream.codec_context
-        if context is None:
-            raise InvalidStepError(
-                "video: expected a codec that is known here, got one that is not"
-            )
-        # FFmpeg takes a size beyond max_pixels for none.
-        size = (
-            f"{context.width}x{context.height}"
-            if context.width
-            else "none or a larger one declared"
-        )
-        if not 0 < context.width * context.height <= self._max_pixels:
-            raise InvalidStepError(
-                f"video: expected frames of at most {self._max_pixels} pixels (max_video_pixels), got {size}"
-            )
-        context.options = options
-        # Others on this machine wait for processors too; frames are read ahead instead.
-        context.thread_count = 1
-
-    def _describe_streams(self) -> str:
-        kinds = sorted({stream.type for stream in self._container.streams})
-        return f"a file of {' and '.join(kinds)} alone" if kinds else "a file without any"
-
     def _number_frames(self) -> FrameIndex:
         """Reads the whole file through once."""
         times: list[int | None] = []
         key_times: list[int | None] = []
-        codec = self._stream.codec_context.codec.canonical_name
-        for packet in self._packets():
-            # Such packets show nothing, or are what is left of one.
-            is_hidden = codec == "vp8" and not memoryview(packet)[0] & VP8_IS_SHOWN
-            if packet.is_discard or packet.is_corrupt or is_hidden:
+        for packet in self._stream.packets():
+            if not self._stream.shows_something(packet):
                 continue
             times.append(packet.pts)
             if packet.is_keyframe:
@@ -216,21 +155,21 @@ class VideoFile:
             self._check_count(len(times))
         is_ordered = None not in times and len(set(times)) == len(times)
         starts = [time for time in key_times if time is not None]
-        if codec in ONE_FRAME_A_PACKET and self._kind.has_times and is_ordered:
+        if self._stream.codec in ONE_FRAME_A_PACKET and self._kind.has_times and is_ordered:
             return FrameIndex.of_times([time for time in times if time is not None], starts)
         return self._count_frames(starts)
 
     def _count_frames(self, key_times: list[int]) -> FrameIndex:
         """Decodes everything."""
-        self._open()
+        self._stream.reopen()
         times: list[int | None] = []
-        for frame in self._decoded():
+        for frame in self._stream.frames():
             times.append(frame.pts)
             self._check_count(len(times))
         known = [time for time in times if time is not None]
         rises = all(a < b for a, b in pairwise(known))
         # In a container without times they come from the order of packets, which reordered frames belie.
-        is_reliable = self._kind.has_times or not self._stream.codec_context.has_b_frames
+        is_reliable = self._kind.has_times or not self._stream.reorders_frames
         if len(known) == len(times) and rises and is_reliable:
             return FrameIndex.of_times(known, key_times)
         return FrameIndex.counted(len(times))
@@ -245,48 +184,15 @@ class VideoFile:
         """Goes to a frame of `index.keys`; what decodes from there is what a decoder from the start gives."""
         times = self.index.times
         if number == 0 or times is None:
-            self._open()
+            self._stream.reopen()
         else:
-            self._container.seek(times[number], stream=self._stream, backward=True)
+            self._stream.seek(times[number])
         self._position = number
         self._walk = self._numbered(number)
 
     def _numbered(self, begin: int) -> Iterator[tuple[int, Any]]:
-        for count, frame in enumerate(self._decoded()):
+        for count, frame in enumerate(self._stream.frames()):
             number = count if self.index.times is None else self.index.number_at(frame.pts)
             # Frames before the one begun with lack what they refer to.
             if number is not None and begin <= number < self.index.count:
                 yield number, frame
-
-    def _decoded(self) -> Iterator[Any]:
-        """Frames from here on; packets that do not decode are passed over, as players do."""
-        for packet in self._packets():
-            yield from self._decode(packet)
-        yield from self._decode(None)
-
-    def _decode(self, packet: Any) -> list[Any]:
-        try:
-            return list(self._stream.codec_context.decode(packet))
-        except MemoryError:
-            raise
-        except (av.FFmpegError, EOFError):
-            return []
-
-    def _packets(self) -> Iterator[Any]:
-        """The stream's packets from here on."""
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    yield packet
-        except MemoryError:
-            raise
-        except av.FFmpegError:
-            # The file ends in the middle of something; what came before it counts.
-            return
-
-
-def _display_matrix(frame: Any) -> bytes | None:
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return bytes(data)
-    return None
