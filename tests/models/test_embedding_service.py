@@ -42,9 +42,14 @@ class Encoder:
         return embedding(mark=image[-1] if crop_box is None else crop_box[0])
 
 
-def service_of(encoder: Encoder, pending_bytes: int = 1000, id_bytes: int = 80) -> EmbeddingService:
+def service_of(
+    encoder: Encoder,
+    pending_bytes: int = 1000,
+    id_bytes: int = 80,
+    max_image_bytes: int = 1 << 25,
+) -> EmbeddingService:
     queue = EncodeQueue(encoder, EncodeLimits(2, 4, pending_bytes))
-    return EmbeddingService(cache_of(100_000), queue, ServiceLimits(1 << 25, id_bytes))
+    return EmbeddingService(cache_of(100_000), queue, ServiceLimits(max_image_bytes, id_bytes))
 
 
 def mark(found) -> int:
