@@ -18,8 +18,8 @@ REFUSALS = {
     401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
     404: (
         12,
-        "the gateway passes /v1, and inference, health and metadata of sam2, sam2_embedding and"
-        " sam2_automask only",
+        "the gateway passes /v1, and inference, health and metadata of sam2, sam2_embedding,"
+        " sam2_automask and sam2_video only",
     ),
     413: (8, "the request is larger than the gateway allows"),
     429: (14, "too many connections for this API key; try again later"),
@@ -94,7 +94,7 @@ def render(settings: GatewaySettings) -> str:
 
 def _filled(template: Path, fields: Mapping[str, object]) -> str:
     # The @ of nginx's named locations is no placeholder.
-    text = re.sub(r"@(?=(http|grpc)_\d)", "@@", template.read_text(encoding="utf-8"))
+    text = re.sub(r"@(?=(http|grpc)_\d|preflight)", "@@", template.read_text(encoding="utf-8"))
     return _AtTemplate(text).substitute(fields)
 
 
