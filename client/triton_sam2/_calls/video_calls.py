@@ -88,6 +88,7 @@ class VideoCalls:
             if name != "num_frames" and value is not None
         }
         state.num_frames = count
+        state.server_has_frames = state.server_has_frames or account.get("video") is not None
         state.sent.update(dict.fromkeys(account.get("frames_held", [])))
         return state
 
