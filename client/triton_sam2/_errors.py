@@ -3,7 +3,7 @@
 TritonSam2Error
 ├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
 │   └── SessionExistsError                   a video session of this id lives already
-├── NoImageError                             predict before set_image
+├── NoImageError (also RuntimeError)         predict before set_image
 ├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
 │   └── ImageChangedError                    its id stands for another image now
 ├── SessionNotFoundError                     the server does not hold this video session (any more)
@@ -15,6 +15,8 @@ TritonSam2Error
 ├── ServerError                              the server failed, or answered what it should not
 │   └── ModelNotFoundError                   the server runs, but without our models
 ├── NotRequestedError (also AttributeError)  a part of a result that was not asked for
+├── NotOverServerError                       a part of Meta's package that a server cannot give
+│                                            (also NotImplementedError)
 └── MissingExtraError (also ImportError)     a library of an extra is not installed
 """
 
@@ -31,7 +33,7 @@ class SessionExistsError(InvalidInputError):
     """A video session of this id lives already: attach to it, or choose another id."""
 
 
-class NoImageError(TritonSam2Error):
+class NoImageError(TritonSam2Error, RuntimeError):
     """A prediction was asked for before any image was set."""
 
 
@@ -80,6 +82,10 @@ class ModelNotFoundError(ServerError):
 
 class NotRequestedError(TritonSam2Error, AttributeError):
     """This part of the result was not asked for, so it was not transferred."""
+
+
+class NotOverServerError(TritonSam2Error, NotImplementedError):
+    """Meta's package has this, but it needs the network itself, which stays in the server."""
 
 
 class MissingExtraError(TritonSam2Error, ImportError):
