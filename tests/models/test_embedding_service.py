@@ -270,7 +270,7 @@ def test_too_large_a_file_is_refused_before_it_is_hashed_or_encoded(monkeypatch)
         encoder = Encoder()
         service = service_of(encoder, max_image_bytes=9)
         assert (await service.find(b"nine bytes"[:9], None)).image_id
-        monkeypatch.setattr("embedding_service.hashlib", None)  # what is refused is never hashed
+        monkeypatch.setattr("image_ids.hashlib", None)  # what is refused is never hashed
         with pytest.raises(InvalidRequestError, match="at most 9 bytes .max_image_bytes., got 10"):
             await service.find(b"nine bytes", "name")
         assert service.counts.encodes == 1
