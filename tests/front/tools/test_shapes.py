@@ -1,8 +1,15 @@
 """Masks in the forms that tools draw."""
 
+import json
+
 import cv2
 import numpy as np
+import pytest
+from front.refusals import Refusal
+from front.tools import cvat, label_studio, qupath, roboflow, x_anylabeling
+from front.tools.label_studio_config import LabelTarget
 from front.tools.shapes import cropped_mask, simplified_outlines
+from triton_sam2 import Segmentation
 
 from tests.masks import overlap
 
@@ -50,3 +57,45 @@ def test_what_covers_all_is_left_out_only_where_there_is_something_else():
     outlines = simplified_outlines(mask, 0.0)
     assert len(outlines) == 1
     assert outlines[0][:, 0].min() == 97
+
+
+def result(mask):
+    """What the server would have answered for one object."""
+    tensors = {
+        "masks": mask[None, None],
+        "mask_logits": mask[None, None].astype(np.float32) - 0.5,
+        "low_res_masks": np.zeros((1, 1, 4, 4), np.float32),
+        "iou_predictions": np.ones((1, 1), np.float32),
+        "cached_image_id": np.array([b"a"]),
+        "original_hw": np.array(mask.shape, np.int32),
+    }
+    return Segmentation.from_tensors(tensors)
+
+
+def test_masks_that_are_too_much_for_json():
+    mask = np.ones((6, 8), np.uint8)
+    assert json.loads(cvat._answer(result(mask), 48).body)["bounds"] == [0, 0, 7, 5]
+    with pytest.raises(Refusal, match="max_mask_cells"):
+        cvat._answer(result(mask), 47)
+    assert roboflow._arrays([result(mask)] * 2, 96).body
+    with pytest.raises(Refusal, match="max_mask_cells"):
+        roboflow._arrays([result(mask)] * 2, 95)
+
+
+def test_an_empty_mask_in_each_tools_words():
+    empty = result(np.zeros((6, 8), np.uint8))
+    answer = json.loads(cvat._answer(empty, 48).body)
+    assert answer == {"mask": [[0]], "bounds": [0, 0, 0, 0], "points": []}
+    assert qupath._features(iter([(np.zeros((6, 8), np.uint8), 0.5)]), "sam2_t", 9) == []
+    assert json.loads(x_anylabeling._answer(empty, 0.001).body)["data"]["shapes"] == []
+    target = LabelTarget("brushlabels", "tag", "image", "image")
+    (prediction,) = json.loads(label_studio._answer(empty, target, "Coin").body)["results"]
+    assert (prediction["result"], prediction["score"]) == ([], 0.0)
+
+
+def test_outlines_that_are_too_long():
+    board = np.indices((8, 8)).sum(axis=0).astype(np.uint8) % 2
+    masks = [(board, 0.5), (board, 0.5)]
+    assert len(qupath._features(iter(masks), "sam2_t", 256)) == 2
+    with pytest.raises(Refusal, match="max_outline_edges"):
+        qupath._features(iter(masks), "sam2_t", 255)
