@@ -27,7 +27,7 @@ from front.http_bodies import read_body
 from front.http_protocol import CLIENT_LEFT, answered, unless_gone
 from front.json_messages import parse_json
 from front.metrics import Outcome
-from front.refusals import Refusal, invalid
+from front.refusals import Refusal, invalid, unavailable
 from front.rest_calls import client_for, refusal_of
 from front.service import FrontService, Reservation
 from front.tools.prompts import ObjectPrompt, prompt_arrays
@@ -126,6 +126,15 @@ class ToolDesk:
             )
 
         return handle
+
+    async def check_ready(self) -> None:
+        """Raises a Refusal unless the inference server is ready."""
+        if not await self._service.triton.is_ready():
+            raise unavailable("the inference server is not ready; try again in a moment")
+
+    async def unless_gone(self, call: ToolCall, work: Awaitable[T]) -> T:
+        """Work that ends with the client's connection."""
+        return await unless_gone(call.request, work)
 
     async def body(self, call: ToolCall) -> dict[str, Any]:
         """The JSON object of a request. Images in it take their bytes again as text, and again decoded."""

@@ -59,6 +59,7 @@ class LabelStudio:
         ]
 
     async def _health(self, _call: ToolCall) -> Response:
+        await self._desk.check_ready()
         return json_answer({"status": "UP", "model_class": "SegmentAnything2"})
 
     async def _metrics(self, _call: ToolCall) -> Response:
@@ -85,12 +86,13 @@ class LabelStudio:
         target = read_label_target(config, self._desk.limits.max_label_config_bytes)
         task = an_object("tasks[0]", next(iter(a_list("tasks", document.get("tasks"))), None))
         data = an_object("tasks[0].data", task.get("data"))
-        image = await self._images.image(
+        fetched = self._images.image(
             f"tasks[0].data.{target.image_field}"[:80],
             data.get(target.image_field),
             task.get("id"),
             call.reservation.hold,
         )
+        image = await self._desk.unless_gone(call, fetched)
         original_hw = (await self._desk.warm(call, image)).original_hw
         objects, label = read_marks(marks, original_hw, self._desk.limits.max_objects)
         result = await self._desk.segment(call, ImagePrompt(image, objects, multimask=True))

@@ -137,7 +137,8 @@ class Roboflow:
             return decode_image("image.value", image.get("value"))
         if name == "url":
             url = a_text("image.value", image.get("value"), longest=4096)
-            return await self._fetcher.fetch("image.value", url, call.reservation.hold)
+            fetched = self._fetcher.fetch("image.value", url, call.reservation.hold)
+            return await self._desk.unless_gone(call, fetched)
         # A pickle runs whatever its sender wrote.
         raise invalid(f"image.type: expected base64 or url, got {quoted(name)}")
 

@@ -77,6 +77,7 @@ class XAnyLabeling:
         ]
 
     async def _health(self, _call: ToolCall) -> Response:
+        await self._desk.check_ready()
         now = datetime.now(timezone.utc).isoformat()
         return json_answer({"status": "healthy", "models_loaded": 1, "timestamp": now})
 
