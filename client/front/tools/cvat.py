@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.responses import Response
 from starlette.routing import Route
-from triton_sam2 import Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted, too_large
 from front.service import FrontService
@@ -19,9 +18,9 @@ from front.tools.encoded_images import decode_image
 from front.tools.fields import a_list, numbers
 from front.tools.image_fetching import ImageFetcher
 from front.tools.keys import basic_key
+from front.tools.masks import CroppedMask, segmented_masks
 from front.tools.prompts import MAX_POINTS, ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
-from front.tools.shapes import cropped_mask
 
 NAME = "cvat"
 FUNCTION = "triton-sam2"
@@ -88,8 +87,10 @@ class Cvat:
         prompt = ImagePrompt(image, read_prompt(document), multimask=True)
         del document, image
         result = await self._desk.segment(call, prompt)
-        most = self._desk.limits.max_mask_cells
-        return await self._desk.drawn(lambda: _answer(result, most))
+        most_pixels, most_cells = self._desk.max_rendered_pixels, self._desk.limits.max_mask_cells
+        return await self._desk.drawn(
+            lambda: _answer(segmented_masks(result, most_pixels)[0][0], most_cells)
+        )
 
 
 def read_prompt(document: dict[str, Any]) -> list[ObjectPrompt]:
@@ -113,14 +114,14 @@ def _pair(where: str, value: Any) -> tuple[float, float]:
     return x, y
 
 
-def _answer(result: Segmentation, most_cells: int) -> Response:
-    rows, bounds = cropped_mask(result.masks[0, 0])
-    if rows.size > most_cells:
+def _answer(mask: CroppedMask, most_cells: int) -> Response:
+    if mask.pixels.size > most_cells:
         raise too_large(
-            f"expected a mask of at most {most_cells} pixels for JSON (max_mask_cells), got {rows.size}"
+            f"expected a mask of at most {most_cells} pixels for JSON (max_mask_cells), got"
+            f" {mask.pixels.size}"
         )
-    answer: dict[str, Any] = {"mask": rows, "bounds": bounds}
-    if not rows.any():
+    answer: dict[str, Any] = {"mask": mask.pixels, "bounds": mask.bounds}
+    if mask.is_empty:
         # CVAT would look for an outline, and there is none: so it is told.
         answer["points"] = []
     return json_answer(answer)

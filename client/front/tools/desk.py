@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ from front.http_bodies import read_body
 from front.http_protocol import CLIENT_LEFT, answered, unless_gone
 from front.json_messages import parse_json
 from front.metrics import Outcome
-from front.refusals import Refusal, invalid, too_large
+from front.refusals import Refusal, invalid, unavailable
 from front.rest_calls import client_for, refusal_of
 from front.service import FrontService, Reservation
 from front.tools.prompts import ObjectPrompt, prompt_arrays
@@ -64,7 +63,7 @@ class ImagePrompt:
     low_res_masks: bool = False
     # [B, 1, s, s] of an earlier answer.
     mask_input: npt.NDArray[np.float32] | None = None
-    mask_format: MaskFormat = "png"
+    mask_format: MaskFormat = "rle"
 
 
 class ToolDesk:
@@ -128,6 +127,15 @@ class ToolDesk:
 
         return handle
 
+    async def check_ready(self) -> None:
+        """Raises a Refusal unless the inference server is ready."""
+        if not await self._service.triton.is_ready():
+            raise unavailable("the inference server is not ready; try again in a moment")
+
+    async def unless_gone(self, call: ToolCall, work: Awaitable[T]) -> T:
+        """Work that ends with the client's connection."""
+        return await unless_gone(call.request, work)
+
     async def body(self, call: ToolCall) -> dict[str, Any]:
         """The JSON object of a request. Images in it take their bytes again as text, and again decoded."""
         limits = self._service.limits
@@ -179,12 +187,7 @@ class ToolDesk:
             return await client.predict(image=handle, **arguments)
 
         result = await unless_gone(call.request, work())
-        if prompt.is_best_alone:
-            result = result.best()
-        # What nobody unpacks has no pixels.
-        if prompt.mask_format != "rle":
-            self._check_pixels(result.iou_predictions.size, result.original_hw)
-        return result
+        return result.best() if prompt.is_best_alone else result
 
     async def warm(self, call: ToolCall, image: bytes, image_id: str | None = None) -> ImageHandle:
         """Has an image encoded, unless it is; under a name of the caller's, if it gives one."""
@@ -208,25 +211,19 @@ class ToolDesk:
             # Encoding runs its own clock in the server; the client's is as long as the front allows.
             allowed_s = self._service.limits.answer_timeout_s
             known: Any = image if handle is None else handle
-            return await client.generate(known, formats=("png",), timeout=allowed_s, **parameters)
+            return await client.generate(known, formats=("rle",), timeout=allowed_s, **parameters)
 
-        result = await unless_gone(call.request, work())
-        pixels, most = len(result) * math.prod(result.original_hw), self.limits.max_generated_pixels
-        if pixels > most:
-            raise too_large(
-                f"expected at most {most} pixels of masks (max_generated_pixels), got {pixels} in"
-                f" {len(result)} masks: send a smaller image, or ask for fewer masks"
-            )
-        return result
+        return await unless_gone(call.request, work())
 
     async def drawn(self, work: Callable[[], T]) -> T:
         """Work on masks' pixels: in a thread, and as few at once as pictures are drawn."""
         async with self._service.rendering:
             return await asyncio.to_thread(work)
 
-    def tenant(self, call: ToolCall) -> str:
-        """Whose images a caller's are."""
-        return call.caller.tenant or ""
+    @property
+    def max_rendered_pixels(self) -> int:
+        """How many pixels of masks may be unpacked for one answer."""
+        return self._service.limits.max_rendered_pixels
 
     async def _known(self, client: AsyncSAM2TritonClient, image: bytes) -> ImageHandle | None:
         content_id = f"sha256:{hashlib.sha256(image).hexdigest()}"
@@ -236,12 +233,3 @@ class ToolDesk:
             return None
         # Should it be dropped in between, its bytes go along after all.
         return replace(handle, image_bytes=image, is_named=False)
-
-    def _check_pixels(self, masks: int, original_hw: tuple[int, int]) -> None:
-        most = self._service.limits.max_rendered_pixels
-        pixels = masks * original_hw[0] * original_hw[1]
-        if pixels > most:
-            raise too_large(
-                f"expected at most {most} pixels of masks (max_rendered_pixels), got {pixels}: mark fewer"
-                " objects at once"
-            )

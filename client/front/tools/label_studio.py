@@ -11,11 +11,8 @@ import uuid
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from starlette.responses import Response
 from starlette.routing import Route
-from triton_sam2 import Segmentation
-from triton_sam2._results.masks import mask_to_polygons
 
 from front.refusals import Refusal
 from front.service import FrontService
@@ -27,8 +24,10 @@ from front.tools.image_fetching import ImageFetcher
 from front.tools.keys import basic_key
 from front.tools.label_studio_config import LabelTarget, read_label_target
 from front.tools.label_studio_images import LabelStudioImages
+from front.tools.masks import CroppedMask, segmented_masks
 from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
+from front.tools.shapes import outer_outlines
 
 NAME = "label_studio"
 MODEL_VERSION = "sam2.1"
@@ -60,6 +59,7 @@ class LabelStudio:
         ]
 
     async def _health(self, _call: ToolCall) -> Response:
+        await self._desk.check_ready()
         return json_answer({"status": "UP", "model_class": "SegmentAnything2"})
 
     async def _metrics(self, _call: ToolCall) -> Response:
@@ -86,16 +86,18 @@ class LabelStudio:
         target = read_label_target(config, self._desk.limits.max_label_config_bytes)
         task = an_object("tasks[0]", next(iter(a_list("tasks", document.get("tasks"))), None))
         data = an_object("tasks[0].data", task.get("data"))
-        image = await self._images.image(
+        fetched = self._images.image(
             f"tasks[0].data.{target.image_field}"[:80],
             data.get(target.image_field),
             task.get("id"),
             call.reservation.hold,
         )
+        image = await self._desk.unless_gone(call, fetched)
         original_hw = (await self._desk.warm(call, image)).original_hw
         objects, label = read_marks(marks, original_hw, self._desk.limits.max_objects)
         result = await self._desk.segment(call, ImagePrompt(image, objects, multimask=True))
-        return await self._desk.drawn(lambda: _answer(result, target, label))
+        most = self._desk.max_rendered_pixels
+        return await self._desk.drawn(lambda: _answer(segmented_masks(result, most), target, label))
 
 
 def read_marks(
@@ -153,41 +155,40 @@ def _box(
     return ordered_box(min(xs), min(ys), max(xs), max(ys))
 
 
-def _answer(result: Segmentation, target: LabelTarget, label: str) -> Response:
-    items, scores = [], []
-    for mask, score in zip(result.masks[:, 0], result.iou_predictions[:, 0].tolist(), strict=True):
-        for value in _values(mask, target):
-            scores.append(score)
-            items.append(
-                {
-                    "id": uuid.uuid4().hex[:10],
-                    "from_name": target.from_name,
-                    "to_name": target.to_name,
-                    "original_width": result.original_hw[1],
-                    "original_height": result.original_hw[0],
-                    "image_rotation": 0,
-                    "type": target.kind,
-                    "value": {**value, target.kind: [label]},
-                    "score": score,
-                    "readonly": False,
-                }
-            )
+def _answer(masks: list[tuple[CroppedMask, float]], target: LabelTarget, label: str) -> Response:
+    items = [
+        {
+            "id": uuid.uuid4().hex[:10],
+            "from_name": target.from_name,
+            "to_name": target.to_name,
+            "original_width": mask.original_hw[1],
+            "original_height": mask.original_hw[0],
+            "image_rotation": 0,
+            "type": target.kind,
+            "value": {**value, target.kind: [label]},
+            "score": score,
+            "readonly": False,
+        }
+        for mask, score in masks
+        for value in _values(mask, target)
+    ]
+    scores = [score for mask, score in masks if not mask.is_empty]
     mean = sum(scores) / len(scores) if scores else 0.0
     prediction = {"result": items, "score": mean, "model_version": MODEL_VERSION}
     return json_answer({"results": [prediction], "model_version": MODEL_VERSION})
 
 
-def _values(mask: npt.NDArray[np.uint8], target: LabelTarget) -> list[dict[str, Any]]:
+def _values(mask: CroppedMask, target: LabelTarget) -> list[dict[str, Any]]:
     """A mask as the control takes it; nothing for an empty one."""
-    if not mask.any():
+    if mask.is_empty:
         return []
     if target.kind == "brushlabels":
         return [{"format": "rle", "rle": list(encode_brush_mask(mask))}]
-    height, width = mask.shape
+    height, width = mask.original_hw
     scale = np.array([100 / width, 100 / height])
     return [
         {"points": (outline * scale).tolist(), "closed": True}
-        for outline in mask_to_polygons(mask, 0.5)
+        for outline in outer_outlines(mask, 0.5)
     ]
 
 

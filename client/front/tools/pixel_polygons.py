@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from front.tools.shapes import cropped_mask
+from front.tools.masks import CroppedMask
 
 # Directions along the edges of pixels, in turning order; foreground lies to the right of each edge.
 _EAST, _SOUTH, _WEST, _NORTH = range(4)
@@ -31,23 +31,21 @@ class _Ring:
     pixel_xy: tuple[int, int]
 
 
-def count_edges(mask: npt.NDArray[np.uint8]) -> int:
+def count_edges(mask: CroppedMask) -> int:
     """How many edges of pixels lie between foreground and background: what polygons cost."""
-    inside = np.pad(mask > 0, 1)
+    inside = np.pad(mask.pixels, 1)
     across = np.count_nonzero(inside[1:] != inside[:-1])
     return int(across + np.count_nonzero(inside[:, 1:] != inside[:, :-1]))
 
 
-def pixel_polygons(mask: npt.NDArray[np.uint8]) -> list[list[Ring]]:
-    """Polygons of a mask [H, W]: for each part its outer ring, then its holes; rings are closed."""
-    part, (left, top, _, _) = cropped_mask(mask)
-    inside = part > 0
-    _, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=4)
+def pixel_polygons(mask: CroppedMask) -> list[list[Ring]]:
+    """Polygons of a mask: for each part its outer ring, then its holes; rings are closed."""
+    _, labels = cv2.connectedComponents(mask.pixels, connectivity=4)
     parts: dict[int, list[Ring]] = {}
     # The outer ring of a part comes before its holes: it is the largest.
-    for ring in sorted(_rings(inside), key=lambda ring: -ring.double_area):
+    for ring in sorted(_rings(mask.pixels > 0), key=lambda ring: -ring.double_area):
         column, row = ring.pixel_xy
-        corners = [[x + left, y + top] for x, y in [*ring.corners, ring.corners[0]]]
+        corners = [[x + mask.left, y + mask.top] for x, y in [*ring.corners, ring.corners[0]]]
         parts.setdefault(int(labels[row, column]), []).append(corners)
     return list(parts.values())
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from triton_sam2 import GeneratedMasks, Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted, too_large
 from front.service import FrontService
@@ -21,6 +18,7 @@ from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.encoded_images import decode_image
 from front.tools.fields import a_flag, a_list, a_number, a_text, kind, numbers
 from front.tools.image_fetching import ImageFetcher
+from front.tools.masks import CroppedMask, generated_masks, segmented_masks
 from front.tools.pixel_polygons import count_edges, pixel_polygons
 from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
@@ -87,7 +85,8 @@ class QuPath:
         del document
         prompt = ImagePrompt(image, objects, multimask=is_multimask, is_best_alone=False)
         result = await self._desk.segment(call, prompt)
-        return await self._drawn(lambda: _candidates(result), model)
+        most = self._desk.max_rendered_pixels
+        return await self._drawn(lambda: iter(segmented_masks(result, most)), model)
 
     async def _automask(self, call: ToolCall) -> Response:
         document = await self._desk.body(call)
@@ -96,10 +95,11 @@ class QuPath:
         image = decode_image("b64img", document.get("b64img"))
         del document
         result = await self._desk.generate(call, image, parameters)
-        return await self._drawn(lambda: _generated(result), model)
+        most = self._desk.limits.max_generated_pixels
+        return await self._drawn(lambda: generated_masks(result, most), model)
 
     async def _drawn(
-        self, masks: Callable[[], Iterator[tuple[npt.NDArray[np.uint8], float]]], model: str
+        self, masks: Callable[[], Iterator[tuple[CroppedMask, float]]], model: str
     ) -> Response:
         most = self._desk.limits.max_outline_edges
         return await self._desk.drawn(lambda: json_answer(_features(masks(), model, most)))
@@ -157,17 +157,8 @@ def read_generator(document: dict[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-def _candidates(result: Segmentation) -> Iterator[tuple[npt.NDArray[np.uint8], float]]:
-    return zip(result.masks[0], result.iou_predictions[0].tolist(), strict=True)
-
-
-def _generated(result: GeneratedMasks) -> Iterator[tuple[npt.NDArray[np.uint8], float]]:
-    for record in result:
-        yield record.mask, record["predicted_iou"]
-
-
 def _features(
-    masks: Iterator[tuple[npt.NDArray[np.uint8], float]], model: str, most_edges: int
+    masks: Iterator[tuple[CroppedMask, float]], model: str, most_edges: int
 ) -> list[dict[str, Any]]:
     """A feature for each mask; none for an empty one, which has no geometry."""
     features, edges = [], 0

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from starlette.responses import Response
 from starlette.routing import Route
 from triton_sam2 import Segmentation
-from triton_sam2._results.masks import mask_to_polygons
 from triton_sam2._results.segmentation import MaskFormat
 
 from front.refusals import Refusal, invalid, not_found, quoted, too_large
@@ -28,14 +27,16 @@ from front.tools.encoded_images import decode_image
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object, kind
 from front.tools.image_fetching import ImageFetcher
 from front.tools.keys import query_key
+from front.tools.masks import segmented_masks
 from front.tools.prompts import MAX_POINTS, ObjectPrompt
 from front.tools.settings import ToolSettings
+from front.tools.shapes import outer_outlines
 
 NAME = "roboflow"
 # Whichever of them is asked for, the server's own checkpoint answers.
 VERSIONS = ("hiera_large", "hiera_b_plus", "hiera_small", "hiera_tiny")
 # What is asked of the server for each format.
-_SERVER_FORMATS: dict[str, MaskFormat] = {"json": "png", "rle": "rle", "binary": "logits"}
+_SERVER_FORMATS: dict[str, MaskFormat] = {"json": "rle", "rle": "rle", "binary": "logits"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,16 @@ class Roboflow:
         if wanted.format == "binary":
             most = self._desk.limits.max_mask_cells
             return await self._desk.drawn(lambda: _arrays(results, most))
-        return await self._desk.drawn(lambda: _predictions(results, wanted.format, started))
+        most = self._desk.max_rendered_pixels
+        if wanted.format == "rle":
+            shapes = [{"masks": result.rles[0][0], "format": "rle"} for result in results]
+        else:
+            shapes = await self._desk.drawn(lambda: _polygons(results, most))
+        predictions = [
+            {**shape, "confidence": float(result.iou_predictions[0, 0])}
+            for shape, result in zip(shapes, results, strict=True)
+        ]
+        return json_answer({"predictions": predictions, "time": time.perf_counter() - started})
 
     async def _results(
         self, call: ToolCall, image: bytes, objects: Sequence[ObjectPrompt], wanted: _Wanted
@@ -127,7 +137,8 @@ class Roboflow:
             return decode_image("image.value", image.get("value"))
         if name == "url":
             url = a_text("image.value", image.get("value"), longest=4096)
-            return await self._fetcher.fetch("image.value", url, call.reservation.hold)
+            fetched = self._fetcher.fetch("image.value", url, call.reservation.hold)
+            return await self._desk.unless_gone(call, fetched)
         # A pickle runs whatever its sender wrote.
         raise invalid(f"image.type: expected base64 or url, got {quoted(name)}")
 
@@ -210,7 +221,7 @@ def _image_id(document: dict[str, Any]) -> str | None:
 
 def _one(result: Segmentation, row: int) -> Segmentation:
     """The result of one object among several."""
-    per_object = ("masks_png", "masks_rle", "mask_logits", "iou_predictions", "low_res_masks")
+    per_object = ("masks_rle", "mask_logits", "iou_predictions", "low_res_masks")
     tensors = {
         name: tensor[row : row + 1] if name in per_object else tensor
         for name, tensor in result.tensors.items()
@@ -218,16 +229,13 @@ def _one(result: Segmentation, row: int) -> Segmentation:
     return Segmentation.from_tensors(tensors)
 
 
-def _predictions(results: list[Segmentation], name: str, started: float) -> Response:
-    predictions = []
+def _polygons(results: list[Segmentation], most_pixels: int) -> list[dict[str, Any]]:
+    shapes = []
     for result in results:
-        if name == "rle":
-            shape: dict[str, Any] = {"masks": result.rles[0][0], "format": "rle"}
-        else:
-            outlines = mask_to_polygons(result.masks[0, 0], 0.0)
-            shape = {"masks": [outline.tolist() for outline in outlines], "format": "polygon"}
-        predictions.append({**shape, "confidence": float(result.iou_predictions[0, 0])})
-    return json_answer({"predictions": predictions, "time": time.perf_counter() - started})
+        ((mask, _),) = segmented_masks(result, most_pixels)
+        outlines = [outline.tolist() for outline in outer_outlines(mask, 0.0)]
+        shapes.append({"masks": outlines, "format": "polygon"})
+    return shapes
 
 
 def _arrays(results: list[Segmentation], most_cells: int) -> Response:

@@ -41,7 +41,7 @@ class ToolLimits:
     max_label_config_bytes: int = 1_000_000
     # Objects of one request: the server's own limit on elements is tighter for large images.
     max_objects: int = 64
-    # Pixels of all masks of an image that are unpacked one by one: 10 ns each of one thread.
+    # Pixels of the boxes of all masks of an image, unpacked one by one: some 10 ns each of one thread.
     max_generated_pixels: int = 2_000_000_000
     # Edges of pixels that all exact outlines of an answer have together: 100 bytes each while they are found.
     max_outline_edges: int = 2_000_000

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 from starlette.routing import Route
-from triton_sam2 import Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted
 from front.service import FrontService
@@ -22,6 +21,7 @@ from front.tools.encoded_images import decode_image
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object, numbers
 from front.tools.image_fetching import ImageFetcher
 from front.tools.keys import header_key
+from front.tools.masks import CroppedMask, segmented_masks
 from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
 from front.tools.shapes import simplified_outlines
@@ -77,6 +77,7 @@ class XAnyLabeling:
         ]
 
     async def _health(self, _call: ToolCall) -> Response:
+        await self._desk.check_ready()
         now = datetime.now(timezone.utc).isoformat()
         return json_answer({"status": "healthy", "models_loaded": 1, "timestamp": now})
 
@@ -104,7 +105,10 @@ class XAnyLabeling:
         )
         del document, image
         result = await self._desk.segment(call, prompt)
-        return await self._desk.drawn(lambda: _answer(result, epsilon_factor))
+        most = self._desk.max_rendered_pixels
+        return await self._desk.drawn(
+            lambda: _answer(segmented_masks(result, most), epsilon_factor)
+        )
 
 
 def read_marks(marks: list[Any], most: int) -> list[ObjectPrompt]:
@@ -130,7 +134,7 @@ def read_marks(marks: list[Any], most: int) -> list[ObjectPrompt]:
     return marked_objects("params.marks", points, boxes, most)
 
 
-def _answer(result: Segmentation, epsilon_factor: float) -> Response:
+def _answer(masks: list[tuple[CroppedMask, float]], epsilon_factor: float) -> Response:
     shapes = [
         {
             "label": LABEL,
@@ -139,9 +143,7 @@ def _answer(result: Segmentation, epsilon_factor: float) -> Response:
             "points": np.concatenate([outline, outline[:1]]).tolist(),
             "score": score,
         }
-        for mask, score in zip(
-            result.masks[:, 0], result.iou_predictions[:, 0].tolist(), strict=True
-        )
+        for mask, score in masks
         for outline in simplified_outlines(mask, epsilon_factor)
     ]
     return _success({"shapes": shapes, "description": "", "replace": False})

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from front.tools.masks import CroppedMask
 from front.tools.pixel_polygons import count_edges, pixel_polygons
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def double_area(ring):
 
 
 def check(mask):
-    polygons = pixel_polygons(mask)
+    polygons = pixel_polygons(CroppedMask.of(mask))
     np.testing.assert_array_equal(filled(polygons, mask.shape), mask)
     assert len(polygons) == label(mask, connectivity=1).max()
     area = 0
@@ -54,16 +55,16 @@ def test_larger_masks(share):
 
 
 def test_known_shapes():
-    assert pixel_polygons(np.zeros((3, 3), np.uint8)) == []
+    assert pixel_polygons(CroppedMask.of(np.zeros((3, 3), np.uint8))) == []
     one = np.zeros((3, 4), np.uint8)
     one[1, 2] = 1
-    assert pixel_polygons(one) == [[[[2, 1], [3, 1], [3, 2], [2, 2], [2, 1]]]]
-    assert count_edges(one) == 4
+    assert pixel_polygons(CroppedMask.of(one)) == [[[[2, 1], [3, 1], [3, 2], [2, 2], [2, 1]]]]
+    assert count_edges(CroppedMask.of(one)) == 4
     ring = np.ones((3, 3), np.uint8)
     ring[1, 1] = 0
-    ((outer, hole),) = pixel_polygons(ring)
+    ((outer, hole),) = pixel_polygons(CroppedMask.of(ring))
     assert {tuple(corner) for corner in outer} == {(0, 0), (3, 0), (3, 3), (0, 3)}
     assert {tuple(corner) for corner in hole} == {(1, 1), (2, 1), (2, 2), (1, 2)}
-    assert count_edges(ring) == 16
+    assert count_edges(CroppedMask.of(ring)) == 16
     diagonal = np.eye(2, dtype=np.uint8)
-    assert len(pixel_polygons(diagonal)) == 2
+    assert len(pixel_polygons(CroppedMask.of(diagonal))) == 2
