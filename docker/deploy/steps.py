@@ -20,7 +20,7 @@ COMPOSE_FILE = ROOT / "docker/compose.yaml"
 OPEN_COMPOSE_FILE = ROOT / "docker/compose.open.yaml"
 STATE_DIR, ADMIN_KEY_FILE = "/var/lib/sam2", "/run/secrets/admin_key"  # in the server's container
 DEMO_ONNX = ROOT / "export/demo_model/onnx"
-ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
+ALL_PROFILES = ("cpu", "gpu", "wheel", "secure", "monitoring", "tracing")
 
 
 def stage_repository(
