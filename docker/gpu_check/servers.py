@@ -15,7 +15,7 @@ from deploy.errors import DeployError
 from sam2_server.probe import probe
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "triton-sam2:gpu"
+IMAGE = "triton-sam2:triton"
 
 
 @contextmanager
