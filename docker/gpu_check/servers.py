@@ -38,7 +38,7 @@ def launched(repository: Path, state_dir: Path, start_seconds: float) -> Iterato
 def build_image() -> None:
     engine = _engine()
     _run(
-        *(engine, "build", "--file", str(ROOT / "docker/Dockerfile"), "--target", "gpu"),
+        *(engine, "build", "--file", str(ROOT / "docker/Dockerfile"), "--target", "triton"),
         *("--build-arg", f"SAM2_UID={os.getuid() or 10001}", "--tag", IMAGE, str(ROOT)),
     )
 
