@@ -200,7 +200,7 @@ reload *args: (_install "client,server,export")
 gpu-check *args: (_install "client,server,export")
     {{ python }} -m gpu_check "$@"
 
-# Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+# Build the image with the PyPI wheel without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
 [group('deployment')]
 test-image: (_install "client,server")
     docker/test-image.sh

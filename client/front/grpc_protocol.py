@@ -17,11 +17,11 @@ from tritonclient.grpc import service_pb2
 
 from front.callers import Caller
 from front.catalog import PUBLIC_MODELS
-from front.infer_messages import parse_request
 from front.message_weight import not_a_message, read_id
 from front.metrics import Outcome
 from front.refusals import Refusal, invalid
 from front.service import FrontService, Reservation, as_refusal
+from front.triton_request import TritonRequest
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -176,13 +176,12 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         reservation.hold(len(data))
         outcome.in_bytes = len(data)
         outcome.call = "infer unknown"
-        message = parse_request(data, self._service.limits)
+        request = TritonRequest.parse(data, self._service.limits)
         del data
-        if message.model_name in PUBLIC_MODELS:
-            outcome.call = f"infer {message.model_name}"
-        self._check_model(message.model_name)
-        prepared = await self._service.prepared(caller, message)
-        del message
+        if request.message.model_name in PUBLIC_MODELS:
+            outcome.call = f"infer {request.message.model_name}"
+        self._check_model(request.message.model_name)
+        prepared = await self._service.prepared(caller, request)
         answer = await self._service.infer(prepared, timeout_s)
         outcome.out_bytes = len(answer)
         return answer

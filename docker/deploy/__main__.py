@@ -53,6 +53,13 @@ def up(
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
+    wheel: Annotated[
+        bool,
+        typer.Option(
+            "--wheel",
+            help="For development: the PyPI wheel's old Triton on processors, a tenth of the download.",
+        ),
+    ] = False,
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="TensorRT instead of CUDA; builds engines first.")
     ] = False,
@@ -82,9 +89,12 @@ def up(
 ) -> None:
     """Download, export, build, start, wait for a real answer, print the URLs."""
     _refuse_weights_for_demo(size, checkpoint, image_size)
-    use_gpu = steps.has_nvidia_gpu() if gpu is None else gpu
+    if wheel and (gpu or tensorrt):
+        raise typer.BadParameter("--wheel runs on processors alone", param_hint="--wheel")
+    use_gpu = not wheel and (steps.has_nvidia_gpu() if gpu is None else gpu)
     if tensorrt and not use_gpu:
         raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
+    server = "wheel" if wheel else "gpu" if use_gpu else "cpu"
     paintera = _networks(paintera_from or [], secure=secure, size=size, image_size=image_size)
     options = {
         "secure": secure,
@@ -95,7 +105,7 @@ def up(
     deployment = Deployment(
         size=size.value,
         provider=("tensorrt" if tensorrt else "cuda") if use_gpu else None,
-        profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
+        profiles=[server, *(name for name, on in options.items() if on)],
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
         image_size=image_size,
         paintera_from=paintera,

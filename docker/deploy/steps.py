@@ -23,7 +23,7 @@ PAINTERA_COMPOSE_FILE = ROOT / "docker/compose.paintera.yaml"
 PAINTERA = "paintera"  # among a deployment's profiles; no service is in it
 STATE_DIR, ADMIN_KEY_FILE = "/var/lib/sam2", "/run/secrets/admin_key"  # in the server's container
 DEMO_ONNX = ROOT / "export/demo_model/onnx"
-ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
+ALL_PROFILES = ("cpu", "gpu", "wheel", "secure", "monitoring", "tracing")
 
 
 def stage_repository(

@@ -18,6 +18,7 @@ from front.refusals import Refusal
 from front.service import FrontService
 from front.settings import Limits
 from front.triton import Triton
+from front.triton_request import Parcel
 from prometheus_client import CollectorRegistry
 
 from tests.front.samples import click_request
@@ -187,7 +188,7 @@ def test_time_until_the_answer():
         triton = Triton(f"127.0.0.1:{port}")
         try:
             with pytest.raises(Refusal) as error:
-                await triton.infer(b"", 0.3)
+                await triton.infer(Parcel(b""), 0.3)
         finally:
             triton.close()
         return error.value

@@ -10,7 +10,7 @@ import yaml
 from tests.running_server import ROOT
 
 COMPOSE = ROOT / "docker/compose.yaml"
-SERVERS = ("cpu", "gpu")
+SERVERS = ("cpu", "gpu", "wheel")
 CONFIGS = sorted((ROOT / "models").glob("*/config.pbtxt"))
 
 
@@ -138,7 +138,15 @@ def test_shared_memory_has_room_for_what_the_limits_allow(
 def test_the_gpu_is_reserved(compose: dict[str, Any]) -> None:
     [device] = compose["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert "deploy" not in compose["services"]["cpu"]
+    for name in ("cpu", "wheel"):
+        assert "deploy" not in compose["services"][name]
+
+
+def test_processors_run_the_same_image_as_gpus(compose: dict[str, Any]) -> None:
+    cpu, gpu, wheel = (compose["services"][name] for name in SERVERS)
+    assert cpu["image"] == gpu["image"] != wheel["image"]
+    assert cpu["build"] == gpu["build"]
+    assert (cpu["build"]["target"], wheel["build"]["target"]) == ("triton", "wheel")
 
 
 def test_images_are_pinned(compose: dict[str, Any]) -> None:

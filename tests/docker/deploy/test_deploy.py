@@ -318,7 +318,7 @@ def test_graphs_are_fp16_on_a_gpu() -> None:
 def test_without_a_container_engine_it_says_what_to_install(tmp_path: Path) -> None:
     made = deployer(tmp_path)
     made.environment["PATH"] = str(tmp_path)
-    done = made.run("up", "demo", "--cpu")
+    done = made.run("up", "demo", "--wheel")
     assert done.returncode == 1
     assert "docker compose" in done.stdout
     assert not made.directory.exists()
