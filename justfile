@@ -22,6 +22,11 @@ setup: (_install "client,server,export,dev,front")
 demo: (_install "client,server")
     {{ python }} -m demo
 
+# Coins followed through a clip by the small model, whose memory is untrained as yet ► demo-output/tracked.png, .mp4
+[group('start')]
+demo-video: (_install "client,server,video")
+    {{ python }} -m demo.video
+
 # Download Meta's checkpoint of a size (tiny, small, base_plus, large) into checkpoints/
 [group('models')]
 download size *args: (_install "client,server,export")

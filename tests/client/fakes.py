@@ -38,14 +38,14 @@ class FakeSam:
     encodes: Counter[str] = field(default_factory=Counter)
     failures: list[Exception] = field(default_factory=list)  # raised one per request, first come
 
-    _video: "FakeVideo" = field(default_factory=lambda: FakeVideo())  # noqa: PLW0108 - defined below
+    video: "FakeVideo" = field(default_factory=lambda: FakeVideo())  # noqa: PLW0108 - defined below
 
     def infer(self, request: InferRequest) -> Tensors:
         self.requests.append(request)
         if self.failures:
             raise self.failures.pop(0)
         if request.model == "sam2_video":
-            return self._video.answer(request)
+            return self.video.answer(request)
         if "forget" in request.inputs:
             image_id = request.inputs["image_id"][0].decode()
             if self.sizes.pop(image_id, None) is None:
@@ -94,6 +94,8 @@ class FakeVideo:
     """Sessions of `sam2_video`: every object is the left half of every frame."""
 
     sessions: dict[str, tuple[dict[int, list[int]], list[int]]] = field(default_factory=dict)
+    num_frames: dict[str, int] = field(default_factory=dict)
+    tracked: list[int] = field(default_factory=list)
 
     def answer(self, request: InferRequest) -> Tensors:
         """One step."""
@@ -104,6 +106,7 @@ class FakeVideo:
             if session_id in self.sessions:
                 raise SessionExistsError(f"session_id: {session_id!r} lives")
             self.sessions[session_id] = ({}, [0, 0])
+            self.num_frames[session_id] = int(request.inputs.get("num_frames", [8])[0])
         if session_id not in self.sessions:
             raise SessionNotFoundError(f"session_id: no session {session_id!r}; start it again")
         objects, size = self.sessions[session_id]
@@ -113,6 +116,8 @@ class FakeVideo:
                 size[:] = image.height, image.width
         if command == "prompt":
             objects.setdefault(int(request.inputs["object_id"][0]), []).append(frame)
+        if command == "track":
+            self.tracked.append(frame)
         if command == "remove_object":
             objects.pop(int(request.inputs["object_id"][0]), None)
         if command == "reset":
@@ -122,12 +127,14 @@ class FakeVideo:
         described = {
             str(name): {
                 "conditioning_frames": frames,
+                "prompted_frames": frames,
                 "tracked_forward": [],
                 "tracked_backward": [],
             }
             for name, frames in objects.items()
         }
-        account = {"options": {"num_frames": None}, "objects": described, "frames_held": []}
+        options = {"num_frames": self.num_frames[session_id]}
+        account = {"options": options, "objects": described, "frames_held": []}
         masks = np.zeros((len(objects), 1, *size), np.uint8)
         masks[..., : size[1] // 2] = 1
         answer = {

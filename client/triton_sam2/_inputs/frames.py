@@ -6,6 +6,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, cast, get_args
 
@@ -35,6 +36,7 @@ _JPEG_OPTIONS = {"quality": 95, "subsampling": 0}
 _PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Frames of an iterator that can be sent again: those of a window, and a few that a correction goes back to.
 _KEPT_LIVE_FRAMES = 32
+USUAL_RATE = Fraction(25)
 
 
 class FrameSource(Protocol):
@@ -44,6 +46,8 @@ class FrameSource(Protocol):
     """None where nobody knows it."""
     is_repeatable: bool
     """Whether every frame can be read again at any time."""
+    frames_per_second: Fraction
+    """25 where nobody knows it."""
 
     def read(self, frame_index: int) -> bytes | None:
         """A frame's image file; None behind the last one."""
@@ -56,6 +60,7 @@ class PictureFrames:
     """Images that are all at hand: files travel untouched, pixels are encoded."""
 
     is_repeatable = True
+    frames_per_second = USUAL_RATE
 
     def __init__(self, images: Sequence[ImageSource], encode: "Encoder") -> None:
         if len(images) == 0:
@@ -83,6 +88,7 @@ class FileFrames:
         self._file = VideoFile(source)
         self._encode = encode
         self.num_frames: int | None = self._file.num_frames
+        self.frames_per_second = self._file.frames_per_second
 
     def read(self, frame_index: int) -> bytes | None:
         """A frame's image file; None behind the last one."""
@@ -98,6 +104,7 @@ class LiveFrames:
     """Frames of an iterator, each of which comes once."""
 
     is_repeatable = False
+    frames_per_second = USUAL_RATE
 
     def __init__(
         self, images: Iterator[ImageSource], encode: "Encoder", num_frames: int | None
@@ -134,6 +141,7 @@ class NoFrames:
     """Of a video that the server has itself."""
 
     is_repeatable = True
+    frames_per_second = USUAL_RATE
 
     def __init__(self, num_frames: int | None = None) -> None:
         self.num_frames = num_frames

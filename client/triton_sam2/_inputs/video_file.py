@@ -8,6 +8,7 @@ import io
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class VideoFile:
                     return None
                 self._keep(self._next - 1, picture)
         return self._kept[frame_index]
+
+    @property
+    def frames_per_second(self) -> Fraction:
+        """On average, as the file says; 25 where it does not."""
+        rate = self._container.streams.video[0].average_rate
+        return Fraction(rate) if rate else Fraction(25)
 
     def close(self) -> None:
         """Close the file."""
