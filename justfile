@@ -175,6 +175,11 @@ test-video-full-size *args: (_install "client,server,export,dev")
 soak-video *args: (_install "client,server,export,dev")
     {{ python }} -m tests.soak.soak_video "$@"
 
+# Paintera's model as it is meant, an untrained large at 1024 px, against Meta's encoder and decoder (6 GB, minutes)
+[group('measurements')]
+test-paintera *args: (_install "client,server,export,dev,front")
+    {{ python }} -m pytest -s --timeout 3600 tests/server/paintera_large.py "$@"
+
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
 [group('deployment')]
 deploy *args: (_install "client,server,export")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.meta_package import S, meta_model
+from tests.meta_package import S, decoded, encoded_features, meta_model
 from tests.paintera import OUTPUTS, Lane, letterboxed
 from tests.photographs import encoded, opened, photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor
@@ -34,36 +34,6 @@ def network():
     return meta_model()
 
 
-@torch.no_grad()
-def metas_features(network, image: np.ndarray) -> dict[str, torch.Tensor]:
-    """Of Meta's own encoder, as its image predictor has them."""
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    maps = network.forward_image((torch.from_numpy(image) - mean) / std)["backbone_fpn"]
-    embed = maps[2] + network.no_mem_embed.view(1, -1, 1, 1)
-    return dict(zip(OUTPUTS, (embed, maps[0], maps[1]), strict=True))
-
-
-@torch.no_grad()
-def metas_masks(network, features: dict[str, torch.Tensor], points, labels) -> np.ndarray:
-    """Bool [3, S, S] by Meta's own decoder; x, y in the letterbox's pixels."""
-    coords = torch.tensor([points], dtype=torch.float32)
-    sparse, dense = network.sam_prompt_encoder(
-        points=(coords, torch.tensor([labels], dtype=torch.int32)), boxes=None, masks=None
-    )
-    low_res, *_ = network.sam_mask_decoder(
-        image_embeddings=features["image_embed"],
-        image_pe=network.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-        repeat_image=False,
-        high_res_features=[features["high_res_feats_0"], features["high_res_feats_1"]],
-    )
-    full = torch.nn.functional.interpolate(low_res, (S, S), mode="bilinear", align_corners=False)
-    return (full[0] > 0).numpy()
-
-
 PICTURES = {
     "landscape": COINS,
     "portrait": COINS[:, 60:160],
@@ -77,7 +47,7 @@ def test_metas_decoder_makes_the_same_masks_of_them(lane, network, name):
     image = letterboxed(PICTURES[name], S)
     got = lane.encode(image)
     assert {key: value.shape for key, value in got.items()} == SHAPES
-    expected = metas_features(network, image)
+    expected = dict(zip(OUTPUTS, encoded_features(network, image), strict=True))
     for key in OUTPUTS:
         # FP16 on the way, nothing else: 8 bits a pixel arrive whole.
         error = np.abs(got[key] - expected[key].numpy())
@@ -88,8 +58,8 @@ def test_metas_decoder_makes_the_same_masks_of_them(lane, network, name):
         ([[0.3 * S, 0.5 * S], [0.6 * S, 0.2 * S]], [1, 0]),
         ([[0.2 * S, 0.3 * S], [0.5 * S, 0.6 * S]], [2, 3]),
     ):
-        ours = metas_masks(network, features, points, labels)
-        theirs = metas_masks(network, expected, points, labels)
+        ours = decoded(network, [features[key] for key in OUTPUTS], points, labels)
+        theirs = decoded(network, [expected[key] for key in OUTPUTS], points, labels)
         assert theirs.any()
         assert (ours == theirs).mean() >= LEAST_AGREEMENT
 
