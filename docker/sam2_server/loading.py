@@ -17,6 +17,7 @@ VIDEO_ORDER = (
     "sam2_mask_prompt",
     "sam2_video_decoder",
     "sam2_memory_encoder",
+    "sam2_memory_attention_wide",  # only beside a TensorRT engine (docker/deploy/gpu_profile.py)
     "sam2_memory_attention",
 )
 ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *VIDEO_ORDER)

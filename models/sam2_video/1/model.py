@@ -56,6 +56,7 @@ class TritonPythonModel:
             self.settings.service,
             self.settings.step,
             open_video=self.decoders.open,
+            attention=self.settings.attention,
             observe_step=self.metrics.observe_step,
         )
         self.gate = RequestGate(self.settings.max_requests_in_flight)
