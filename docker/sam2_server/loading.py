@@ -17,6 +17,7 @@ VIDEO_ORDER = (
     "sam2_mask_prompt",
     "sam2_video_decoder",
     "sam2_memory_encoder",
+    "sam2_memory_attention_wide",  # only beside a TensorRT engine (docker/deploy/gpu_profile.py)
     "sam2_memory_attention",
 )
 # For decoders in clients, where there are any: until it is here, it refuses the new encoder's features.

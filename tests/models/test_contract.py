@@ -285,6 +285,21 @@ def test_what_is_stored_for_each_object_goes_back_into_the_attention():
     assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
 
 
+@pytest.mark.parametrize(
+    ("bounds", "memories", "pointers", "graph"),
+    [
+        ((0, 0), 70, 0, "sam2_memory_attention"),
+        ((16, 31), 16, 31, "sam2_memory_attention"),
+        ((16, 31), 1, 1, "sam2_memory_attention"),
+        ((16, 31), 17, 31, "sam2_memory_attention_wide"),
+        ((16, 31), 16, 32, "sam2_memory_attention_wide"),
+        ((16, 31), 1, 0, "sam2_memory_attention_wide"),
+    ],
+)
+def test_what_an_engine_does_not_take_goes_to_the_wide_graph(bounds, memories, pointers, graph):
+    assert video_graphs.AttentionRange(*bounds).graph_for(memories, pointers) == graph
+
+
 @pytest.mark.parametrize("model", VIDEO_GRAPHS)
 def test_sam2_video_asks_for_what_the_video_graphs_give(model):
     assert {*video_graphs.OUTPUTS[model], video_graphs.MATCHES} <= set(

@@ -57,6 +57,7 @@ class TritonPythonModel:
             self.settings.service,
             self.settings.step,
             open_video=self.decoders.open,
+            attention=self.settings.attention,
             observe_step=self.metrics.observe_step,
         )
         self.callers = Callers.from_environment(os.environ)

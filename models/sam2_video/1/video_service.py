@@ -33,7 +33,7 @@ from video_errors import (
     NotHeldError,
     OverloadedError,
 )
-from video_graphs import RetiredWeightsError, RunGraph, Tensors, VideoGraphs
+from video_graphs import AttentionRange, RetiredWeightsError, RunGraph, Tensors, VideoGraphs
 from video_settings import ServiceLimits
 
 IsCancelled = Callable[[], bool]
@@ -86,12 +86,14 @@ class VideoService:
         step_limits: StepLimits,
         *,
         open_video: OpenVideoFile,
+        attention: AttentionRange | None = None,
         observe_step: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._table = table
         self._run_graph = run_graph
         self._encode_frame = encode_frame
         self._open_video = open_video
+        self._attention = attention
         self._limits = limits
         self._step_limits = step_limits
         self._observe_step = observe_step
@@ -235,7 +237,7 @@ class VideoService:
                 return await ahead
             return await self._encode_frame(source, step.is_cancelled)
 
-        graphs = VideoGraphs(run_graph)
+        graphs = VideoGraphs(run_graph, self._attention)
         return SessionSteps(graphs, encode_frame, session.options, self._step_limits)
 
 
