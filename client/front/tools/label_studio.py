@@ -93,9 +93,10 @@ class LabelStudio:
             call.reservation.hold,
         )
         image = await self._desk.unless_gone(call, fetched)
-        original_hw = (await self._desk.warm(call, image)).original_hw
-        objects, label = read_marks(marks, original_hw, self._desk.limits.max_objects)
-        result = await self._desk.segment(call, ImagePrompt(image, objects, multimask=True))
+        handle = await self._desk.warm(call, image)
+        objects, label = read_marks(marks, handle.original_hw, self._desk.limits.max_objects)
+        prompt = ImagePrompt(image, objects, handle, multimask=True)
+        result = await self._desk.segment(call, prompt)
         most = self._desk.max_rendered_pixels
         return await self._desk.drawn(lambda: _answer(segmented_masks(result, most), target, label))
 
