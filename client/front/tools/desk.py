@@ -34,9 +34,19 @@ from front.tools.prompts import ObjectPrompt, prompt_arrays
 from front.tools.settings import ToolLimits
 
 T = TypeVar("T")
+# Of a body's bytes, at most at once: as they came, as text, and its image's own.
+_COPIES = 3
 # How a tool says no; and where it puts a key, as the headers by which callers are recognised.
 Refuse = Callable[[Refusal], Response]
 Credentials = Callable[[Request], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class EarlyBody:
+    """A JSON body that was read before its caller was known, and how many bytes it had."""
+
+    document: dict[str, Any]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class ToolCall:
     caller: Caller
     reservation: Reservation
     outcome: Outcome
-    # A body that had to be read for the key in it.
-    early_body: bytearray | None = None
+    # What had to be read for the key in it.
+    early: EarlyBody | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class ImagePrompt:
 
     image: bytes
     objects: Sequence[ObjectPrompt]
+    # Of the image, where `warm` gave one.
+    handle: ImageHandle | None = None
     multimask: bool = False
     # Of the candidates with `multimask` only the one with the highest predicted IoU.
     is_best_alone: bool = True
@@ -96,18 +108,19 @@ class ToolDesk:
 
         async def handle(request: Request) -> Response:
             credentials = self._credentials(request)
-            early_body: bytearray | None = None
+            early: EarlyBody | None = None
             if self._key_field is not None and not self._is_known(credentials):
                 try:
-                    early_body, key = await self._key_in_body(request, self._key_field)
+                    early = await self._read_early(request)
                 except Refusal as refusal:
                     return self._refuse(refusal)
                 except ClientDisconnect:
                     return CLIENT_LEFT
-                credentials = {"x-api-key": key}
+                key = early.document.get(self._key_field)
+                credentials = {"x-api-key": key if isinstance(key, str) else ""}
 
             async def inner(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
-                call_of_tool = ToolCall(request, caller, reservation, outcome, early_body)
+                call_of_tool = ToolCall(request, caller, reservation, outcome, early)
                 try:
                     response = await answer(call_of_tool)
                 except TritonSam2Error as error:
@@ -138,17 +151,11 @@ class ToolDesk:
 
     async def body(self, call: ToolCall) -> dict[str, Any]:
         """The JSON object of a request. Images in it take their bytes again as text, and again decoded."""
-        limits = self._service.limits
-        content = call.early_body
-        if content is None:
-            content = await read_body(call.request, limits, call.reservation)
-        else:
-            call.reservation.hold(len(content))
-        call.outcome.in_bytes = len(content)
-        call.reservation.hold(2 * len(content))
-        document = parse_json(memoryview(content), limits)
-        content.clear()
-        return document
+        early = call.early or await self._read(call.request, call.reservation)
+        call.outcome.in_bytes = early.size
+        # All its bytes are held for the request, also what was read for the key and given back since.
+        call.reservation.hold(max(0, _COPIES * early.size - call.reservation.held_bytes))
+        return early.document
 
     def _is_known(self, credentials: Mapping[str, str]) -> bool:
         try:
@@ -157,14 +164,17 @@ class ToolDesk:
             return False
         return True
 
-    async def _key_in_body(self, request: Request, field: str) -> tuple[bytearray, str]:
-        """A body, and the key in it; read under the limits of one caller for all strangers together."""
+    async def _read_early(self, request: Request) -> EarlyBody:
+        """A body of nobody known, under the limits of one caller for all strangers together."""
         with self._service.admitted(self._strangers) as reservation:
-            limits = self._service.limits
-            content = await read_body(request, limits, reservation)
-            reservation.hold(len(content))
-            key = parse_json(memoryview(content), limits).get(field)
-        return content, key if isinstance(key, str) else ""
+            return await self._read(request, reservation)
+
+    async def _read(self, request: Request, reservation: Reservation) -> EarlyBody:
+        limits = self._service.limits
+        content = await read_body(request, limits, reservation)
+        # Before they are made.
+        reservation.hold((_COPIES - 1) * len(content))
+        return EarlyBody(parse_json(memoryview(content), limits), len(content))
 
     async def segment(self, call: ToolCall, prompt: ImagePrompt) -> Segmentation:
         """Masks of each object, by the image's content: its bytes travel only where it is not known."""
@@ -181,7 +191,7 @@ class ToolDesk:
         client = client_for(self._service, call.caller)
 
         async def work() -> Segmentation:
-            handle = await self._known(client, prompt.image)
+            handle = prompt.handle or await self._known(client, prompt.image)
             if handle is None:
                 return await client.segment(prompt.image, **arguments)
             return await client.predict(image=handle, **arguments)
@@ -226,7 +236,9 @@ class ToolDesk:
         return self._service.limits.max_rendered_pixels
 
     async def _known(self, client: AsyncSAM2TritonClient, image: bytes) -> ImageHandle | None:
-        content_id = f"sha256:{hashlib.sha256(image).hexdigest()}"
+        # Megabytes; in a thread, so that others are served meanwhile.
+        digest = await asyncio.to_thread(hashlib.sha256, image)
+        content_id = f"sha256:{digest.hexdigest()}"
         try:
             handle = await client.set_image(image_id=content_id)
         except ImageNotFoundError:

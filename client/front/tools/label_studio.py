@@ -83,7 +83,9 @@ class LabelStudio:
             # Nobody has clicked: there is nothing to predict, as for tasks that are only listed.
             return json_answer({"results": [], "model_version": MODEL_VERSION})
         config = a_text("label_config", document.get("label_config"), longest=1 << 30)
-        target = read_label_target(config, self._desk.limits.max_label_config_bytes)
+        target = read_label_target(
+            config, self._desk.limits.max_label_config_bytes, *read_marked_image(marks)
+        )
         task = an_object("tasks[0]", next(iter(a_list("tasks", document.get("tasks"))), None))
         data = an_object("tasks[0].data", task.get("data"))
         fetched = self._images.image(
@@ -93,11 +95,26 @@ class LabelStudio:
             call.reservation.hold,
         )
         image = await self._desk.unless_gone(call, fetched)
-        original_hw = (await self._desk.warm(call, image)).original_hw
-        objects, label = read_marks(marks, original_hw, self._desk.limits.max_objects)
-        result = await self._desk.segment(call, ImagePrompt(image, objects, multimask=True))
+        handle = await self._desk.warm(call, image)
+        objects, label = read_marks(marks, handle.original_hw, self._desk.limits.max_objects)
+        prompt = ImagePrompt(image, objects, handle, multimask=True)
+        result = await self._desk.segment(call, prompt)
         most = self._desk.max_rendered_pixels
         return await self._desk.drawn(lambda: _answer(segmented_masks(result, most), target, label))
+
+
+def read_marked_image(marks: list[Any]) -> tuple[str | None, str | None]:
+    """The name of the image that was marked last, and the label chosen for it, as far as they are said."""
+    for mark in reversed(marks):
+        if isinstance(mark, dict) and mark.get("type") in (_POINT, _BOX):
+            to_name, value = mark.get("to_name"), mark.get("value")
+            names = value.get(mark["type"]) if isinstance(value, dict) else None
+            label = names[0] if isinstance(names, list) and names else None
+            return (
+                to_name if isinstance(to_name, str) else None,
+                label if isinstance(label, str) else None,
+            )
+    return None, None
 
 
 def read_marks(

@@ -56,16 +56,20 @@ def prompt_arrays(objects: Sequence[ObjectPrompt]) -> PromptArrays:
         raise invalid(
             "prompts: expected points or a box for each object, got an object with neither"
         )
-    coords = labels = None
-    if most:
-        coords = np.zeros((len(objects), most, 2), np.float32)
-        labels = np.full((len(objects), most), _PADDING, np.int32)
-        for row, each in enumerate(objects):
-            count = len(each.points_xy)
-            if count:
-                coords[row, :count] = each.points_xy
-                labels[row, :count] = each.labels
-    return PromptArrays(coords, labels, np.array(boxes, np.float32) if boxes else None)
+    coords = labels = box = None
+    # What is too large for a float becomes infinite, and the server refuses that by the tensor's name.
+    with np.errstate(over="ignore"):
+        if boxes:
+            box = np.array(boxes, np.float32)
+        if most:
+            coords = np.zeros((len(objects), most, 2), np.float32)
+            labels = np.full((len(objects), most), _PADDING, np.int32)
+            for row, each in enumerate(objects):
+                count = len(each.points_xy)
+                if count:
+                    coords[row, :count] = each.points_xy
+                    labels[row, :count] = each.labels
+    return PromptArrays(coords, labels, box)
 
 
 def marked_objects(

@@ -21,6 +21,25 @@ def test_the_brush_of_the_image():
     assert read_label_target(config, MOST) == LabelTarget("brushlabels", "m", "b", "right")
 
 
+def test_the_image_and_the_label_that_were_chosen():
+    config = """<View><Image name="a" value="$left"/><Image name="b" value="$right"/>
+      <BrushLabels name="organs" toName="a"><Label value="Liver"/></BrushLabels>
+      <BrushLabels name="faults" toName="a"><Label value="Tear"/></BrushLabels>
+      <PolygonLabels name="outlines" toName="b"><Label value="Tear"/></PolygonLabels></View>"""
+    for to_name, label, expected in (
+        ("a", "Liver", "organs"),
+        ("a", "Tear", "faults"),
+        ("a", "Other", "organs"),
+        ("a", None, "organs"),
+        (None, "Tear", "faults"),
+        ("b", "Liver", "outlines"),
+    ):
+        assert read_label_target(config, MOST, to_name, label).from_name == expected
+    assert read_label_target(config, MOST, "b", "Tear").image_field == "right"
+    with pytest.raises(Refusal, match="of the name 'c'"):
+        read_label_target(config, MOST, "c", "Tear")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

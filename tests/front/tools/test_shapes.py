@@ -10,7 +10,6 @@ from front.tools import cvat, label_studio, qupath, roboflow, x_anylabeling
 from front.tools.label_studio_config import LabelTarget
 from front.tools.masks import CroppedMask
 from front.tools.shapes import outer_outlines, simplified_outlines
-from triton_sam2 import Segmentation
 
 from tests.masks import overlap
 
@@ -60,17 +59,9 @@ def test_masks_that_are_too_much_unpacked():
     assert json.loads(cvat._answer(FULL, 48).body)["bounds"] == [0, 0, 7, 5]
     with pytest.raises(Refusal, match="max_mask_cells"):
         cvat._answer(FULL, 47)
-    tensors = {
-        "mask_logits": np.ones((1, 1, 6, 8), np.float32),
-        "low_res_masks": np.zeros((1, 1, 4, 4), np.float32),
-        "iou_predictions": np.ones((1, 1), np.float32),
-        "cached_image_id": np.array([b"a"]),
-        "original_hw": np.array([6, 8], np.int32),
-    }
-    result = Segmentation.from_tensors(tensors)
-    assert roboflow._arrays([result] * 2, 96).body
+    roboflow._check_cells(2, (6, 8), 96)
     with pytest.raises(Refusal, match="max_mask_cells"):
-        roboflow._arrays([result] * 2, 95)
+        roboflow._check_cells(2, (6, 8), 95)
 
 
 def test_an_empty_mask_in_each_tools_words():
