@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from open_video import OpenVideo
 from session_state import SessionState
 from tracking import TrackingOptions
 from video_errors import NotHeldError, OverloadedError, SessionExistsError
@@ -53,8 +54,14 @@ class VideoSession:
 class SessionTable:
     """Sessions by id, the longest unused first."""
 
-    def __init__(self, limits: TableLimits, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: TableLimits,
+        now: Callable[[], float],
+        close_video: Callable[[OpenVideo], None] = lambda video: video.dispose(),
+    ) -> None:
         self._limits = limits
+        self.close_video = close_video
         self._now = now
         self._sessions: dict[str, VideoSession] = {}
         self.counts = TableCounts()
@@ -76,6 +83,13 @@ class SessionTable:
             SessionExistsError: the id is taken.
             OverloadedError: there are as many sessions as there may be.
         """
+        self.check_place(session_id)
+        session = VideoSession(session_id, options, self._now())
+        self._sessions[session_id] = session
+        return session
+
+    def check_place(self, session_id: str) -> None:
+        """Whether a session of this id could start now; raises as `start` does."""
         self.expire()
         if session_id in self._sessions:
             raise SessionExistsError(
@@ -87,9 +101,6 @@ class SessionTable:
                 f"session_id: {len(self)} sessions are open already (max_sessions); close one, or try again"
                 " later"
             )
-        session = VideoSession(session_id, options, self._now())
-        self._sessions[session_id] = session
-        return session
 
     def find(self, session_id: str) -> VideoSession:
         """A living session.
@@ -117,6 +128,8 @@ class SessionTable:
 
     def close(self, session: VideoSession) -> None:
         self._sessions.pop(session.session_id, None)
+        if session.state.video is not None:
+            self.close_video(session.state.video)
 
     def retire(self, session: VideoSession) -> None:
         """Ends a session whose weights were replaced."""

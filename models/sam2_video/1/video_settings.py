@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from mask_encoding import OutputLimits
 from memory_selection import MASK_MEMORIES
 from model_parameters import Parameters, read_whole_numbers
+from open_video import VideoLimits
 from session_steps import StepLimits
 from session_table import TableLimits
 
@@ -33,6 +34,7 @@ class VideoSettings:
     table: TableLimits
     step: StepLimits
     output: OutputLimits
+    video: VideoLimits
 
 
 def parse_settings(parameters: Parameters) -> VideoSettings:
@@ -41,7 +43,7 @@ def parse_settings(parameters: Parameters) -> VideoSettings:
     Raises:
         InvalidSettingError: naming the first parameter that is missing, unknown or out of range.
     """
-    groups = (ServiceLimits, TableLimits, StepLimits, OutputLimits)
+    groups = (ServiceLimits, TableLimits, StepLimits, OutputLimits, VideoLimits)
     names = ["max_requests_in_flight", *(f.name for group in groups for f in fields(group))]
     least = {name: LEAST_VALUES.get(name, 1) for name in names}
     values = read_whole_numbers("sam2_video", parameters, least)
@@ -55,4 +57,5 @@ def parse_settings(parameters: Parameters) -> VideoSettings:
         TableLimits(**of(TableLimits)),
         StepLimits(**of(StepLimits)),
         OutputLimits(**of(OutputLimits)),
+        VideoLimits(**of(VideoLimits)),
     )
