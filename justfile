@@ -5,7 +5,7 @@ set positional-arguments
 
 python := ".venv/bin/python"
 # The exporter lives in the root, the launcher in docker/; the benchmark decodes images as the server does.
-export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1"
+export PYTHONPATH := justfile_directory() + ":" + justfile_directory() + "/docker:" + justfile_directory() + "/models/sam2_preprocess/1:" + justfile_directory() + "/models/sam2_video/1:" + justfile_directory() + "/models/shared"
 
 # List the recipes
 [private]
@@ -149,6 +149,21 @@ bench-front: (_install "client,server,export,dev,front")
 [group('measurements')]
 soak *args: (_install "client,server,export,dev,front")
     {{ python }} tests/soak/soak.py "$@"
+
+# Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
+[group('measurements')]
+bench-video-overhead *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.video_overhead "$@"
+
+# Four tracked scenarios at 1024 px against Meta's own predictor; minutes of processor time
+[group('development')]
+test-video-full-size *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.models.video.full_size "$@"
+
+# A session of 10,000 small frames: memory and time per frame flat; prints a curve (options: just soak-video --help)
+[group('measurements')]
+soak-video *args: (_install "client,server,export,dev")
+    {{ python }} -m tests.soak.soak_video "$@"
 
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
 [group('deployment')]

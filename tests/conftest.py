@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any test imports them: these report to their makers unless told otherwise.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -71,3 +72,12 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = ["--no-video", "--onnx-only", str(directory / "onnx")]
     subprocess.run([*command, *target], cwd=ROOT, check=True)
     return directory / "onnx"
+
+
+@pytest.fixture(scope="session")
+def video_reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Meta's own video predictor and our graphs of the same weights; half a minute in the making."""
+    pytest.importorskip("sam2.build_sam", reason="needs rf-sam-2, hydra-core and iopath")
+    from tests.models.video.reference import build_reference
+
+    return build_reference(tmp_path_factory.mktemp("video-reference"))

@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 # more: once the server is stopping it refuses to run inner calls at all).
 NOT_READY_MESSAGES = (
     "is not ready",
+    "Server not ready",
     "unknown model",
     "has no available versions",
     "not found",

@@ -91,9 +91,14 @@ class MaskEncoding:
         original_hw: tuple[int, int],
         formats: frozenset[str],
         limits: OutputLimits,
+        plane_of: Callable[[tuple[int, ...]], FullSizePlane] | None = None,
     ) -> None:
-        """Raises InvalidOutputError where the answer would exceed a limit."""
+        """`plane_of` gives each index's plane where it is more than its own logits enlarged.
+
+        Raises InvalidOutputError where the answer would exceed a limit.
+        """
         self._low_res_logits = low_res_logits
+        self._plane_of = plane_of or self._own_plane
         self._original_hw = original_hw
         self._formats = formats
         objects, candidates = low_res_logits.shape[:2]
@@ -116,7 +121,7 @@ class MaskEncoding:
 
     def _encode_plane(self, index: tuple[int, ...]) -> Iterator[None]:
         formats, hw = self._formats, self._original_hw
-        plane = FullSizePlane(self._low_res_logits[index], hw)
+        plane = self._plane_of(index)
         bitmap = None
         if "bitmap" in formats:
             bitmap = self.encoded.masks[index]
@@ -138,6 +143,9 @@ class MaskEncoding:
         if "png" in formats and bitmap is not None:
             self.encoded.masks_png[index] = to_png(bitmap)
         yield
+
+    def _own_plane(self, index: tuple[int, ...]) -> FullSizePlane:
+        return FullSizePlane(self._low_res_logits[index], self._original_hw)
 
     def _check(self, limits: OutputLimits) -> None:
         objects, candidates = self._low_res_logits.shape[:2]

@@ -36,9 +36,20 @@ class MetricFamilies:
         kind = self._pb_utils.MetricFamily.HISTOGRAM
         return self._metric(name, description, kind, buckets=list(buckets))
 
+    def labelled_counter(self, name: str, description: str) -> Any:
+        """A family whose counters, `_total` in their name, are made with `.Metric(labels=...)`."""
+        return self._family(f"{name}_total", description, self._pb_utils.MetricFamily.COUNTER)
+
+    def labelled_gauge(self, name: str, description: str) -> Any:
+        """The same with gauges."""
+        return self._family(name, description, self._pb_utils.MetricFamily.GAUGE)
+
     def _metric(self, name: str, description: str, kind: Any, **options: Any) -> Any:
+        return self._family(name, description, kind).Metric(labels={}, **options)
+
+    def _family(self, name: str, description: str, kind: Any) -> Any:
         family = self._pb_utils.MetricFamily(
             name=f"{self._prefix}_{name}", description=description, kind=kind
         )
         self._families.append(family)
-        return family.Metric(labels={}, **options)
+        return family

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import video_graphs
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -56,6 +57,7 @@ def test_the_repository_has_these_models():
         "sam2_decoder",
         "sam2_postprocess",
         "sam2_automask",
+        "sam2_video",
     }
 
 
@@ -164,8 +166,9 @@ def test_every_bls_call_of_sam2_embedding_fits():
         )
     assert set(called) == {"sam2_preprocess", "sam2_encoder"}
     for model, (sent, asked) in called.items():
-        inputs = tensors(CONFIGS[model].input)
-        assert {name for name, tensor in inputs.items() if not tensor.optional} == sent, model
+        taken = tensors(CONFIGS[model].input)
+        required = {name for name, tensor in taken.items() if not tensor.optional}
+        assert required <= sent <= set(taken), model
         assert asked <= set(tensors(CONFIGS[model].output)), model
 
     preprocess, encoder, embedding = (
@@ -245,6 +248,17 @@ def test_what_is_stored_for_each_object_goes_back_into_the_attention():
         assert (one.data_type, list(one.dims[1:])) == (many.data_type, list(many.dims[2:]))
     conditioned = signature(tensors(attention.output)["conditioned_embed"])
     assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
+
+
+@pytest.mark.parametrize("model", VIDEO_GRAPHS)
+def test_sam2_video_asks_for_what_the_video_graphs_give(model):
+    assert {*video_graphs.OUTPUTS[model], video_graphs.MATCHES} <= set(
+        tensors(CONFIGS[model].output)
+    )
+
+
+def test_the_sessions_have_one_process():
+    assert sum(group.count for group in CONFIGS["sam2_video"].instance_group) == 1
 
 
 @pytest.mark.parametrize("model", VIDEO_GRAPHS)

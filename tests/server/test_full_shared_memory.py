@@ -3,15 +3,18 @@
 The server's regions are small and would have to grow by more than any machine has.
 """
 
+import io
 import json
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.photographs import photograph
 from tests.raw_client import RawClient, RefusedError, bytes_tensor, click
 from tests.running_server import RunningServer
+from tests.server.video_session import ServerSession
 
 pytestmark = pytest.mark.server
 
@@ -69,3 +72,27 @@ def test_so_is_a_large_answer_of_automatic_masks(full_server, protocol):
     assert full_server.state["shm_prefix"] not in refused.value.message
     found = client.infer("sam2_automask", ["masks_rle"], **tensors)["masks_rle"]
     assert len(found) > 8_000_000 // (303 * 384), "the refused answer would have been too small"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_video_step_without_room_leaves_its_session_as_it_was(full_server, protocol):
+    frame = photograph("coins.png")
+    picture = Image.open(io.BytesIO(frame)).resize((2048, 2048))
+    large = io.BytesIO()
+    picture.save(large, "PNG")
+    session = ServerSession(RawClient(full_server, protocol), [large.getvalue()])
+    prompt = {
+        "point_coords": np.array([[700, 1300]], np.float32),
+        "point_labels": np.array([1], np.int32),
+        "object_id": np.array([1], np.int64),
+        **session.image(0),
+    }
+    with pytest.raises(RefusedError) as refused:
+        session.step("prompt", 0, **prompt, mask_format=bytes_tensor(b"logits"))
+    assert refused.value.status == "UNAVAILABLE"
+    assert "no shared memory left" in refused.value.message
+    assert full_server.state["shm_prefix"] not in refused.value.message
+    assert not session.status()["objects"]
+    answer = session.step("prompt", 0, **prompt, mask_format=bytes_tensor(b"rle"))
+    assert answer["object_ids"].tolist() == [1]
+    session.close()

@@ -20,6 +20,7 @@ __all__ = [
     "StructureLimits",
     "crop_picture",
     "decode_image",
+    "parse_resample",
     "resize_to_square",
 ]
 
@@ -107,6 +108,16 @@ def resize_to_square(
         for channel in picture.split()
     )
     return np.stack([np.rint(np.asarray(plane)).astype(np.uint8) for plane in planes])
+
+
+def parse_resample(value: bytes) -> Resample:
+    """The filter that a tensor names; raises InvalidImageError where it names none."""
+    for resample in RESAMPLES:
+        if value == resample.encode():
+            return resample
+    raise InvalidImageError(
+        f"resample: expected one of {', '.join(RESAMPLES)}, got {bytes(value[:40])!r}"
+    )
 
 
 def _decode(

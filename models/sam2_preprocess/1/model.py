@@ -5,6 +5,7 @@ import json
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from answer_room import NoSharedMemoryError
+from image_decoding import RESAMPLES, parse_resample
 from image_errors import InvalidImageError
 from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
 from triton_tensors import answer, read, refuse, refuse_cancelled
@@ -39,12 +40,14 @@ class TritonPythonModel:
         if request.is_cancelled():
             return refuse_cancelled()
         crop_box = read(request, "crop_box")
+        resample = read(request, "resample")
         try:
             image = self.process.prepare(
                 read(request, "image")[0],
                 self.side,
-                crop_box=None if crop_box is None else crop_box.tolist(),
-                is_cancelled=request.is_cancelled,
+                RESAMPLES[0] if resample is None else parse_resample(resample[0]),
+                None if crop_box is None else crop_box.tolist(),
+                request.is_cancelled,
             )
             return answer(
                 {
