@@ -18,7 +18,9 @@ class TrainingState:
     """All that the next step depends on, besides the batch, which the step number decides."""
 
     model: Sam2Model | Sam2VideoModel
-    average: Sam2Model | Sam2VideoModel  # exponential moving average of the weights: what is shipped
+    average: (
+        Sam2Model | Sam2VideoModel
+    )  # exponential moving average of the weights: what is shipped
     heads: nn.Module
     optimizer: Optimizer
     choices: np.random.Generator  # draws that are made in the loop, not in the batch

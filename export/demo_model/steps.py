@@ -47,7 +47,9 @@ class Schedule:
         return max(0.5, 1 - progress / 0.6)  # never 0: without it masks leak into look-alikes
 
 
-def next_click(planes: Tensor, coverage: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def next_click(
+    planes: Tensor, coverage: Tensor, chosen: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """A click in a mistake of the chosen planes, likelier deep inside it.
 
     Coordinates [N, 1, 2] in pixels of the input, labels [N, 1], the chosen planes [N, 1, s, s].
@@ -59,10 +61,10 @@ def next_click(planes: Tensor, coverage: Tensor, chosen: Tensor) -> tuple[Tensor
     weight = (wrong * depth.square()).flatten(1)
     perfect = weight.sum(1) <= 0
     weight = torch.where(perfect[:, None], coverage.flatten(1) ** 4 + 1e-6, weight)
-    cell = torch.multinomial(weight, 1)
+    cell = torch.multinomial(weight, 1, generator=generator)
     label = ((coverage.flatten(1).gather(1, cell) > 0.5) | perfect[:, None]).long()
     xy = torch.stack([cell % LOW_RES_SIZE, cell // LOW_RES_SIZE], dim=-1)
-    jitter = torch.rand(xy.shape, device=xy.device)
+    jitter = torch.rand(xy.shape, device=xy.device, generator=generator)
     return (xy + jitter) * _CELL - 0.5, label, earlier
 
 

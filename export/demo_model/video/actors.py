@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from export.demo_model.fields import ByteImage, FloatImage, Points, as_floats
-from export.demo_model.outlines import fill_outline, make_outline
+from export.demo_model.outlines import fill_outline
 from export.demo_model.recipe import Scene
 from export.demo_model.surfaces import Look, object_colour, paint_surface
 from export.demo_model.video.paths import Path
@@ -57,13 +57,10 @@ def paint(
     return Painted(surface, alpha, whole, float(np.hypot(*outline.T).max()))
 
 
-def random_actor_outline(rng: np.random.Generator, family: str, radius: float) -> Points:
-    return np.asarray(make_outline(rng, family) * radius)
-
-
 def lay(
     actor: Actor,
     frame: int,
+    *,
     image: FloatImage,
     labels: ByteImage,
     camera: tuple[Points, float],

@@ -28,8 +28,8 @@ Halves = NDArray[np.float16]
 LEAST_PRESENT_PX = 12  # of 256 x 256: with fewer visible pixels an object counts as absent
 _LEAST_START_PX = 120  # on the first frame
 _BATCH_STREAM = 8
-# Clips are made while they are needed: the first steps choose among few, later ones among all.
-_FIRST_CLIPS, _STEPS_PER_CLIP = 60, 3
+# Clips are made while they are needed: the first batches choose among few, later ones among all.
+_FIRST_CLIPS, _BATCHES_PER_CLIP = 60, 4
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,13 @@ class ClipPool:
     def window(self, clip: int, frames: NDArray[np.int64]) -> ClipWindow:
         if not self._ready[clip]:  # two processes at once write the same bytes: no harm
             self._make(clip)
-        return ClipWindow(
-            *(part[clip, frames] for part in (self._embed, self._high_0, self._high_1)),
-            labels=self._labels[clip, frames],
-        )
+        parts = (self._embed, self._high_0, self._high_1, self._labels)
+        return ClipWindow(*(part[clip, frames] for part in parts))
 
     @torch.no_grad()
     def _make(self, index: int) -> None:
         self._model = self._model or load_model()
-        clip = seeded_clip(TRAINING_CLIPS, self._seed, index, self.frames, IMAGE_SIZE)
+        clip = seeded_clip(TRAINING_CLIPS, self._seed, index, frames=self.frames, size=IMAGE_SIZE)
         rendered = [clip.render(frame) for frame in range(self.frames)]
         pictures = np.stack([frame.picture for frame in rendered]).transpose(0, 3, 1, 2)
         features = encode(self._model, torch.from_numpy(np.ascontiguousarray(pictures)))
@@ -121,7 +119,7 @@ class ClipBatches(Dataset[ClipBatch]):
         rng = np.random.default_rng([_BATCH_STREAM, self._seed, step])
         shape = self._shape
         kind = str(rng.choice(["click", "mask", "box"], p=[0.55, 0.25, 0.2]))
-        choice = min(self._pool.count, _FIRST_CLIPS + step // _STEPS_PER_CLIP)
+        choice = min(self._pool.count, _FIRST_CLIPS + step // _BATCHES_PER_CLIP)
         windows: list[ClipWindow] = []
         masks: list[NDArray[np.bool_]] = []
         while len(windows) < shape.clips:

@@ -18,10 +18,11 @@ import numpy as np
 
 from export.demo_model.camera import photograph
 from export.demo_model.fields import ByteImage, FloatImage, Points, illumination
+from export.demo_model.outlines import make_outline
 from export.demo_model.recipe import Scene, random_scene
 from export.demo_model.scenes import paint_background
 from export.demo_model.surfaces import distinct_colour, random_look
-from export.demo_model.video.actors import Actor, Painted, lay, paint, random_actor_outline
+from export.demo_model.video.actors import Actor, Painted, lay, paint
 from export.demo_model.video.paths import (
     Mover,
     Path,
@@ -83,7 +84,12 @@ class Clip:
         whole = np.zeros(self.objects + 1)
         for actor in self.actors:
             whole[actor.label] = lay(
-                actor, index, image, labels, (corner, zoom), scene.shadow if actor.label else None
+                actor,
+                index,
+                image=image,
+                labels=labels,
+                camera=(corner, zoom),
+                shadow=scene.shadow if actor.label else None,
             )
         shift = np.array([[1, 0, 0.8 * index], [0, 1, 0.3 * index]], np.float32)
         lamp = cv2.warpAffine(self.lamp, shift, size_wh, borderMode=cv2.BORDER_REFLECT)
@@ -100,7 +106,7 @@ class Clip:
 
 
 def seeded_clip(
-    stream: int, seed: int, index: int, frames: int, size: int, kind: str | None = None
+    stream: int, seed: int, index: int, *, frames: int, size: int, kind: str | None = None
 ) -> Clip:
     """Clip `index` of one of the two streams; the same arguments give the same clip."""
     return make_clip(np.random.default_rng([stream, seed, index]), frames, size, kind)
@@ -123,7 +129,7 @@ def make_clip(rng: np.random.Generator, frames: int, size: int, kind: str | None
     background = paint_background(rng, wide_scene)
     pace = 0.0 if kind == "still" else float(rng.choice([0.4, 1.0, 1.0, 1.8]))
     painted = _paint_objects(rng, scene, background, alike=kind == "crossing")
-    centres = _centres(rng, scene, kind, painted, frames, pace)
+    centres = _centres(rng, scene, kind, painted, frames=frames, pace=pace)
     actors = [
         Actor(one, Path(centre, *spins(rng, frames, pace)), label)
         for label, (one, centre) in enumerate(zip(painted, centres, strict=True), start=1)
@@ -160,9 +166,9 @@ def _paint_objects(
         if number != 1 or not alike:
             look = scene.looks[int(rng.integers(len(scene.looks)))]
             family = scene.families[int(rng.integers(len(scene.families)))]
-            outline = random_actor_outline(rng, family, radius)
+            outline = make_outline(rng, family) * radius
         elif rng.random() < 0.5:  # the same kind of thing, not the same thing
-            outline = random_actor_outline(rng, family, radius)
+            outline = make_outline(rng, family) * radius
         painted.append(paint(rng, scene, look, outline, under))
     return painted
 
@@ -172,6 +178,7 @@ def _centres(
     scene: Scene,
     kind: str,
     painted: list[Painted],
+    *,
     frames: int,
     pace: float,
 ) -> list[Points]:
@@ -221,7 +228,7 @@ def _cover(
     heading = rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(heading), np.sin(heading)])
     across = np.array([-direction[1], direction[0]])
-    box = random_actor_outline(rng, "tablet", 1.0)
+    box = make_outline(rng, "tablet")
     box = box / np.abs(box).max(0)
     outline = box[:, :1] * width * direction + box[:, 1:] * length * across
     # Close to the background's colour it would be hard to see as a thing at all.

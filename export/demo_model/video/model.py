@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Sam2Config, Sam2VideoModel
+from transformers import Sam2VideoModel
 
 from export.checkpoint_files import read_directory_config
 from export.checkpoint_keys import transformers_video_keys
-from export.demo_model.model import WEIGHTS_DIR, Features, load_model
-from export.video_model import memory_parameters, memory_weights_of, video_config, video_model
+from export.demo_model.model import WEIGHTS_DIR, load_model
+from export.video_model import memory_weights_of, video_config, video_model
 
 SCORE_HEAD = "mask_decoder.pred_obj_score_head."
 
@@ -60,12 +60,16 @@ def load_video_model(weights_dir: Path = WEIGHTS_DIR) -> Sam2VideoModel:
     model = empty_video_model(weights_dir)
     state = load_file(weights_dir / "model.safetensors")
     if not transformers_video_keys(state):
-        raise ValueError(f"{weights_dir}: expected weights of a memory, found the image model alone")
+        raise ValueError(
+            f"{weights_dir}: expected weights of a memory, found the image model alone"
+        )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return model.eval()
 
 
-def save_video_model(model: Sam2VideoModel, weights_dir: Path, image_dir: Path = WEIGHTS_DIR) -> None:
+def save_video_model(
+    model: Sam2VideoModel, weights_dir: Path, image_dir: Path = WEIGHTS_DIR
+) -> None:
     """Write `config.json` as the image model's folder has it, and all weights in FP16."""
     weights_dir.mkdir(parents=True, exist_ok=True)
     config = json.loads((image_dir / "config.json").read_text("utf-8"))

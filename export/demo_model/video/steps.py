@@ -18,6 +18,7 @@ from export.demo_model.video.tracking import Memories, Tracking
 
 _LOGIT_LIMIT = 32.0
 _FOCAL_WEIGHT = 20.0
+_ABSENT_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,12 @@ def clip_loss(
     head: PlaceHead,
     batch: ClipBatch,
     choices: np.random.Generator,
+    *,
     progress: float,
     schedule: ClipSchedule,
 ) -> tuple[Tensor, dict[str, float]]:
     """Track a batch of clips; the mean loss of its frames, and figures to log."""
+    generator = torch.Generator().manual_seed(int(choices.integers(1 << 62)))
     frames, objects = batch.masks.shape[:2]
     truth = batch.masks.float()
     coverage = F.avg_pool2d(truth, 4)[:, :, None]  # [T, N, 1, S/4, S/4]
@@ -111,7 +114,8 @@ def clip_loss(
         chosen = 1 + answer.iou_predictions[:, 1:].argmax(1) if choices.random() < 0.7 else best
         from_prompt = frame == batch.correction_frame
         if from_prompt:
-            answer = _corrected(tracking, (conditioned, *high_res), answer, chosen, coverage[frame])
+            click = next_click(answer.planes, coverage[frame], chosen, generator)
+            answer = _corrected(tracking, (conditioned, *high_res), click)
             _add_loss(sums, answer, coverage[frame], present[frame])
             chosen = torch.zeros_like(chosen)
         seen = (answer.object_scores[:, 0].detach() > 0).float()
@@ -166,14 +170,12 @@ def _first_frame(
 def _corrected(
     tracking: Tracking,
     features: tuple[Tensor, Tensor, Tensor],
-    answer: Decoded,
-    chosen: Tensor,
-    coverage: Tensor,
+    click: tuple[Tensor, Tensor, Tensor],
 ) -> Decoded:
-    """The answer after one click into the worst of each mask."""
-    click, label, earlier = next_click(answer.planes, coverage, chosen)
+    """The answer to one click into the worst of each mask."""
+    coords, labels, earlier = click
     mask_input = earlier.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-    return tracking.decode(features[0], features[1:], click, label, mask_input)
+    return tracking.decode(features[0], features[1:], coords, labels, mask_input)
 
 
 def _add_loss(sums: _Sums, answer: Decoded, coverage: Tensor, present: Tensor) -> Tensor:
@@ -183,7 +185,8 @@ def _add_loss(sums: _Sums, answer: Decoded, coverage: Tensor, present: Tensor) -
     quality = (answer.iou_predictions - scores.iou).square().mean(1)
     masks = 0.5 * scores.loss[:, 0] + several.values + 0.5 * scores.loss[:, 1:].mean(1) + quality
     count = present.sum().clamp(min=1)
-    presence = F.binary_cross_entropy_with_logits(answer.object_scores[:, 0], present)
+    weight = torch.where(present > 0.5, 1.0, _ABSENT_WEIGHT)  # they are few
+    presence = F.binary_cross_entropy_with_logits(answer.object_scores[:, 0], present, weight)
     sums.loss = sums.loss + (masks * present).sum() / count + 0.5 * presence
     with torch.no_grad():
         top = 1 + answer.iou_predictions[:, 1:].argmax(1)

@@ -139,7 +139,11 @@ class Tracking:
             coords = coords.new_zeros(len(coords), 1, 2)
             labels = labels.new_full((len(labels), 1), -1)
         return decode(
-            self.model, Features(embed, *high_res, pyramid=(embed, embed, embed)), coords, labels, mask_input
+            self.model,
+            Features(embed, *high_res, pyramid=(embed, embed, embed)),
+            coords,
+            labels,
+            mask_input,
         )
 
 

@@ -6,14 +6,17 @@ import copy
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from export.demo_model.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -32,6 +35,7 @@ from export.demo_model.video.tracking import Tracking
 
 _log = logging.getLogger("train-demo-video")
 _VERY_MANY_STEPS = 10_000_000
+_CHOICE_STREAM = 9
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class VideoTrainingOptions:
     pool_clips: int = 800
     pool_frames: int = 16
     workers: int = 1
+    threads: int = 1
     save_every_minutes: float = 2.0
     schedule: ClipSchedule | None = None  # None: the one that fits the learning rate
 
@@ -79,7 +84,7 @@ def new_state(options: VideoTrainingOptions, pool: ClipPool) -> TrainingState:
         average=copy.deepcopy(model).eval(),
         heads=head,
         optimizer=torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98)),
-        choices=np.random.default_rng([options.seed, 9]),
+        choices=np.random.default_rng([_CHOICE_STREAM, options.seed]),
     )
     if options.checkpoint_path.exists():
         load_checkpoint(state, options.checkpoint_path)
@@ -90,7 +95,9 @@ def new_state(options: VideoTrainingOptions, pool: ClipPool) -> TrainingState:
 def _be_nice(_worker: int) -> None:
     os.nice(3)  # the optimiser goes first: clips are made ahead of time anyway
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("medium")  # BF16 products where the CPU has them: 3 x as fast
+    torch.set_float32_matmul_precision(
+        "medium"
+    )  # BF16 products where the CPU has them: 3 x as fast
 
 
 def batches_from(
@@ -109,37 +116,72 @@ def batches_from(
     return iter(loader)
 
 
-def train_step(
-    state: TrainingState,
-    tracking: Tracking,
-    batch: ClipBatch,
-    schedule: ClipSchedule,
-    progress: float,
-) -> dict[str, float]:
-    """Update what learns, and its moving average."""
-    rate = schedule.learning_rate(progress, state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    head = state.heads
-    assert isinstance(head, PlaceHead)  # noqa: S101 - for the type checker
-    loss, figures = clip_loss(tracking, head, batch, state.choices, progress, schedule)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    learning = [p for p in state.model.parameters() if p.requires_grad]
-    gradient = torch.nn.utils.clip_grad_norm_(learning, 1.0)
-    state.optimizer.step()
-    state.step += 1
-    decay = min(0.998, (1 + state.step) / (20 + state.step))
-    averaged = [
-        average
-        for average, parameter in zip(
-            state.average.parameters(), state.model.parameters(), strict=True
+class Steps:
+    """Training steps: several batches at once, each in a thread of its own, and one update."""
+
+    def __init__(self, state: TrainingState, options: VideoTrainingOptions) -> None:
+        head = state.heads
+        if not isinstance(head, PlaceHead):
+            raise TypeError(f"heads: expected PlaceHead, got {type(head).__name__}")
+        self._state, self._seed, self._head = state, options.seed, head
+        self._schedule = options.schedule or ClipSchedule(options.learning_rate)
+        self._tracking = Tracking(state.model)
+        self._learning = [p for p in state.model.parameters() if p.requires_grad]
+        self._averaged = [
+            average
+            for average, parameter in zip(
+                state.average.parameters(), state.model.parameters(), strict=True
+            )
+            if parameter.requires_grad
+        ]
+        self._threads = ThreadPoolExecutor(
+            options.threads, initializer=torch.set_num_threads, initargs=(1,)
         )
-        if parameter.requires_grad
-    ]
-    with torch.no_grad():
-        torch._foreach_lerp_(averaged, learning, 1 - decay)
-    return {**figures, "gradient": gradient.item(), "rate": rate}
+
+    def _gradients(
+        self, number: int, batch: ClipBatch, progress: float
+    ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+        choices = np.random.default_rng([_CHOICE_STREAM, self._seed, number])
+        loss, figures = clip_loss(
+            self._tracking,
+            self._head,
+            batch,
+            choices,
+            progress=progress,
+            schedule=self._schedule,
+        )
+        parameters = [*self._learning, *self._head.parameters()]
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        return found, figures
+
+    def step(self, batches: Sequence[ClipBatch], progress: float) -> dict[str, float]:
+        """Update what learns, and its moving average."""
+        state, count = self._state, len(batches)
+        rate = self._schedule.learning_rate(progress, state.step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        numbers = range(state.step * count, (state.step + 1) * count)
+        found = list(self._threads.map(self._gradients, numbers, batches, [progress] * count))
+        parameters = [*self._learning, *self._head.parameters()]
+        for parameter, parts in zip(
+            parameters, zip(*(f[0] for f in found), strict=True), strict=True
+        ):
+            parameter.grad = torch.stack(parts).mean(0)
+        gradient = torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
+        state.optimizer.step()
+        state.step += 1
+        decay = min(0.998, (1 + state.step) / (20 + state.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averaged, self._learning, 1 - decay)
+        means: dict[str, list[float]] = {}
+        for _, figures in found:
+            for name, value in figures.items():
+                means.setdefault(name, []).append(value)
+        return {
+            **{name: float(np.mean(values)) for name, values in means.items()},
+            "gradient": gradient.item(),
+            "rate": rate,
+        }
 
 
 def train(options: VideoTrainingOptions) -> TrainingState:
@@ -149,11 +191,12 @@ def train(options: VideoTrainingOptions) -> TrainingState:
         options.output_dir / "pool", options.pool_clips, options.pool_frames, options.seed
     )
     state = new_state(options, pool)
-    tracking = Tracking(state.model)
+    steps = Steps(state, options)
     schedule = options.schedule or ClipSchedule(options.learning_rate)
     progress_log = ProgressLog(25)
     saved = state.trained_seconds
-    batches, length = iter(()), 0
+    batches: Iterator[ClipBatch] = iter(())
+    length = 0
 
     def progress() -> float:
         if options.steps is not None:
@@ -164,8 +207,8 @@ def train(options: VideoTrainingOptions) -> TrainingState:
         started = time.monotonic()
         if schedule.frames(progress()) != length:
             length = schedule.frames(progress())
-            batches = batches_from(pool, options, length, state.step)
-        figures = train_step(state, tracking, next(batches), schedule, progress())
+            batches = batches_from(pool, options, length, state.step * options.threads)
+        figures = steps.step(list(islice(batches, options.threads)), progress())
         state.trained_seconds += time.monotonic() - started
         progress_log.add(state, {**figures, "frames": length}, progress())
         if state.trained_seconds - saved > 60 * options.save_every_minutes:
@@ -188,11 +231,11 @@ def main(  # noqa: PLR0917 - one parameter per option
     objects: Annotated[int, typer.Option(help="Objects per clip.")] = 3,
     pool_clips: Annotated[int, typer.Option(help="Different training clips, 5 MB each.")] = 800,
     workers: Annotated[int, typer.Option(help="Processes that make clips.")] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training process.")] = 2,
+    threads: Annotated[int, typer.Option(help="Batches per step, each in a thread.")] = 2,
 ) -> None:
     """Train the memory. Run the same command again to resume where it was stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     train(
         VideoTrainingOptions(
             output_dir=output_dir,
@@ -205,6 +248,7 @@ def main(  # noqa: PLR0917 - one parameter per option
             objects=objects,
             pool_clips=pool_clips,
             workers=workers,
+            threads=threads,
         )
     )
 
