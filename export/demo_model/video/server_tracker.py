@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -26,7 +26,11 @@ class ServerTracker:
         self._client = grpc_client.InferenceServerClient(url)
 
     def track(self, pictures: ByteImage, clicks: NDArray[np.float32]) -> Tracked:
-        session = _Session(self._client, pictures)
+        return self.track_files(png_files(pictures), clicks)
+
+    def track_files(self, files: Sequence[bytes], clicks: NDArray[np.float32]) -> Tracked:
+        """As `track`, with pictures as they come from a disk."""
+        session = _Session(self._client, files)
         try:
             for number, (x, y) in enumerate(clicks):
                 session.click(number, Click(0, float(x), float(y)))
@@ -35,7 +39,7 @@ class ServerTracker:
             session.close()
 
     def correct(self, pictures: ByteImage, first: Click, correction: Click) -> Tracked:
-        session = _Session(self._client, pictures)
+        session = _Session(self._client, png_files(pictures))
         try:
             session.click(0, first)
             session.follow()
@@ -46,13 +50,11 @@ class ServerTracker:
 
 
 class _Session:
-    def __init__(self, client: grpc_client.InferenceServerClient, pictures: ByteImage) -> None:
-        self._client, self._id = client, uuid.uuid4().hex
-        self._files = [
-            cv2.imencode(".png", picture[..., ::-1])[1].tobytes() for picture in pictures
-        ]
-        self._size_hw = pictures.shape[1:3]
-        self._step("start", num_frames=np.array([len(pictures)], np.int32))
+    def __init__(self, client: grpc_client.InferenceServerClient, files: Sequence[bytes]) -> None:
+        self._client, self._id, self._files = client, uuid.uuid4().hex, files
+        self._step(
+            "start"
+        )  # without a length, pointers are dated as in training, also in short clips
 
     def click(self, number: int, click: Click) -> None:
         """A first or further click on an object."""
@@ -97,6 +99,10 @@ class _Session:
             _MODEL, inputs, outputs=[grpc_client.InferRequestedOutput(name) for name in _OUTPUTS]
         )
         return {name: result.as_numpy(name) for name in _OUTPUTS}
+
+
+def png_files(pictures: ByteImage) -> list[bytes]:
+    return [cv2.imencode(".png", picture[..., ::-1])[1].tobytes() for picture in pictures]
 
 
 def _bytes(content: bytes) -> NDArray[np.object_]:

@@ -39,7 +39,10 @@ class SaysWhereItWasClicked:
 
     def predict(self, point_coords=None, point_labels=None, *, box=None, **_):
         if box is None:
-            hit = [self.bright if self.bright[int(y), int(x)] else ~self.bright for (((x, y),)) in point_coords]
+            hit = [
+                self.bright if self.bright[int(y), int(x)] else ~self.bright
+                for ((x, y),) in point_coords
+            ]
         else:
             hit = [self.bright]
         masks = np.stack(hit)[:, None].astype(np.uint8)

@@ -9,7 +9,11 @@ def test_held_out_clips_are_the_same_each_time_and_half_are_open():
     clips = list(heldout_clips(6, seed=3, objects=2, frames=5))
     again = list(heldout_clips(6, seed=3, objects=2, frames=5))
     assert [clip.group for clip in clips].count(OPEN) == 3
-    assert {clip.kind for clip in clips if clip.group == OCCLUDED} == {"crossing", "hidden", "leaving"}
+    assert {clip.kind for clip in clips if clip.group == OCCLUDED} == {
+        "crossing",
+        "hidden",
+        "leaving",
+    }
     for clip, other in zip(clips, again, strict=True):
         np.testing.assert_array_equal(clip.pictures, other.pictures)
         np.testing.assert_array_equal(clip.masks, other.masks)

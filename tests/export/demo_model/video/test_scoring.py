@@ -107,7 +107,10 @@ def test_tables_name_every_method_and_read_their_own_file(tmp_path):
     ours = score_tracked(clip, Tracked(bars(4, 4, 8, 0), np.array([[1], [1], [1], [0]], bool)))
     worse = score_tracked(clip, Tracked(bars(4, 2, 4, 0), np.array([[1], [1], [1], [0]], bool)))
     scores = Scores({TRACKER: [ours], "first mask kept": [worse]}, [[Correction(0.5, 0.75)]])
-    assert [column.header for column in table_of(scores).columns][:2] == ["method", "without occlusion"]
+    assert [column.header for column in table_of(scores).columns][:2] == [
+        "method",
+        "without occlusion",
+    ]
     assert list(leads_of(scores).columns[1].cells) == ["0.500 (0.500–0.500)"]
     assert "gain 0.250" in corrections_of(scores)
     path = tmp_path / "figures.json"
