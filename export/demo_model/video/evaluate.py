@@ -50,14 +50,14 @@ def measure(
     tracker: ClipTracker,
     clips: Sequence[HeldoutClip],
     baselines: dict[str, list[ClipScores]],
-    corrections: bool,
+    corrected_clips: int,
 ) -> Scores:
-    """Follow all clips; `baselines` are those of the same clips."""
+    """Follow all clips, and correct objects of the first few; `baselines` are those of the same clips."""
     scores = Scores({TRACKER: [], **baselines})
     for clip in track(clips, "Tracking", console=Console(stderr=True), transient=True):
         tracked = tracker.track(clip.pictures, clip.clicks)
         scores.methods[TRACKER].append(score_tracked(clip, tracked))
-        if corrections:
+        if len(scores.corrections) < corrected_clips:
             scores.corrections.append(correct_worst(tracker, clip, tracked))
     return scores
 
@@ -164,7 +164,7 @@ def main(  # noqa: PLR0917 - one parameter per option
     baselines_from: Annotated[
         Path | None, typer.Option(help="An earlier --json: take the baselines from it.")
     ] = None,
-    corrections: Annotated[bool, typer.Option(help="Click on worst frames, too.")] = True,
+    corrected_clips: Annotated[int, typer.Option(help="Clips with a click on worst frames.")] = 12,
     threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 2,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here.")
@@ -183,7 +183,7 @@ def main(  # noqa: PLR0917 - one parameter per option
         opponents = read_baselines(baselines_from, chosen)
     elif baselines:
         opponents = measure_baselines(chosen, weights, url)
-    scores = measure(tracker, chosen, opponents, corrections)
+    scores = measure(tracker, chosen, opponents, corrected_clips)
     console = Console(width=180)
     console.print(table_of(scores))
     if opponents:
@@ -193,7 +193,7 @@ def main(  # noqa: PLR0917 - one parameter per option
             f"left out: {CSRT} (this OpenCV has no contributed modules; with "
             "opencv-contrib-python-headless in its place it is measured too)"
         )
-    if corrections:
+    if corrected_clips:
         console.print(corrections_of(scores))
     if json_path is not None:
         json_path.write_text(json.dumps(asdict(scores)), "utf-8")
