@@ -101,9 +101,7 @@ def test_crossing_clips_have_two_of_a_kind_that_meet():
 
 def test_about_a_third_of_training_clips_has_absences():
     """Drawn as training draws them."""
-    kinds = [
-        seeded_clip(TRAINING_CLIPS, 5, index, frames=2, size=32).kind for index in range(200)
-    ]
+    kinds = [seeded_clip(TRAINING_CLIPS, 5, index, frames=2, size=32).kind for index in range(200)]
     share = np.mean([kind in ("hidden", "leaving") for kind in kinds])
     assert 0.25 < share < 0.43
     assert set(kinds) == set(KINDS)
