@@ -19,6 +19,7 @@ from export.errors import CheckpointError, ExportError
 from export.graphs import build_graphs, build_video_graphs
 from export.onnx_export import GraphFiles, metadata_of, write_decoder, write_encoder
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
+from export.pixels import PIXELS, Pixels
 from export.precision import PRECISIONS, Precision, with_precision
 from export.repository import assemble_repository, refuse_other_directories
 from export.sizes import SIZES, SizeName, image_size_of, size_of_model_cfg
@@ -35,6 +36,8 @@ def export_graphs(
     precision: Precision,
     device: str,
     console: Console,
+    *,
+    pixels: Pixels = "fp16",
 ) -> list[Path]:
     """Write the ONNX files into `onnx_dir` and check them against PyTorch.
 
@@ -51,10 +54,12 @@ def export_graphs(
         graphs = with_precision(build_graphs(checkpoint.model), precision)
         metadata = metadata_of(checkpoint, graphs, precision)
         fingerprint = int(metadata["fingerprint"])
-        for file, write in ((files.encoder, write_encoder), (files.decoder, write_decoder)):
-            status.update(f"{file.stem}: tracing and writing")
-            write(graphs, file, metadata, device)
-            say_written(file)
+        status.update("encoder: tracing and writing")
+        write_encoder(graphs, files.encoder, metadata, device, pixels)
+        say_written(files.encoder)
+        status.update("decoder: tracing and writing")
+        write_decoder(graphs, files.decoder, metadata, device)
+        say_written(files.decoder)
         del graphs
         measured = verify(files, checkpoint.model, precision, status.update)
         written = list(files)
@@ -117,6 +122,13 @@ def export(
             help="fp32, or fp16 for GPUs: types inside the graphs; inputs and outputs stay."
         ),
     ] = "fp32",
+    pixels: Annotated[
+        str,
+        typer.Option(
+            help="What the encoder takes: fp16, as exact as Meta's predictor, or uint8, half of the bytes "
+            "between preprocessing and encoder for whole grey levels."
+        ),
+    ] = "fp16",
     device: Annotated[str, typer.Option(help="Where PyTorch traces: cpu, cuda.")] = "cpu",
     random_weights: Annotated[
         int | None,
@@ -156,6 +168,8 @@ def export(
         )
         if precision not in PRECISIONS:
             raise ExportError(f"--precision: expected {' or '.join(PRECISIONS)}; got {precision!r}")
+        if pixels not in PIXELS:
+            raise ExportError(f"--pixels: expected {' or '.join(PIXELS)}; got {pixels!r}")
         target = onnx_only or output_dir or DEFAULT_OUTPUT_DIR
         if onnx_only is None:
             refuse_other_directories(target)  # before the long part, not after it
@@ -169,7 +183,7 @@ def export(
         # Beside the target, so that the finished files are renamed within one file system.
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.resolve().parent) as scratch:
-            files = export_graphs(loaded, Path(scratch), precision, device, console)
+            files = export_graphs(loaded, Path(scratch), precision, device, console, pixels=pixels)
             if onnx_only is None:
                 assemble_repository(Path(scratch), target)
             else:

@@ -51,15 +51,15 @@ class DecoderLostError(RuntimeError):
 class PreparedImage:
     """The picture [3, S, S], and height and width of the upright original, or of its part."""
 
-    resized: npt.NDArray[np.uint8]
+    resized: npt.NDArray[Any]
     original_hw: tuple[int, int]
 
 
 class ImageProcess:
-    """A decoding process, replaced when it ends. One caller at a time."""
+    """A decoding process, replaced when it ends, for one type of pixels. One caller at a time."""
 
-    def __init__(self, limits: Mapping[str, float]) -> None:
-        self._limits = dict(limits)
+    def __init__(self, limits: Mapping[str, float], data_type: str) -> None:
+        self._limits, self._data_type = dict(limits), data_type
         self._worker = _Worker(self._limits)
 
     @property
@@ -86,6 +86,7 @@ class ImageProcess:
             self._replace()
         try:
             how = {"side": side, "resample": resample, "crop_box": crop_box}
+            how["data_type"] = self._data_type
             answer = self._ask(data, how, is_cancelled)
         except (OSError, MemoryError) as error:
             self._replace()
@@ -177,7 +178,7 @@ class _Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def collect(self, answer: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    def collect(self, answer: dict[str, Any]) -> npt.NDArray[Any]:
         """The picture that an answer describes."""
         shape, dtype = tuple(answer["shape"]), np.dtype(answer["dtype"])
         with mmap.mmap(self._memory, int(np.prod(shape)) * dtype.itemsize) as picture:

@@ -8,6 +8,7 @@ from answer_room import NoSharedMemoryError
 from image_decoding import RESAMPLES, parse_resample
 from image_errors import InvalidImageError
 from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
+from pixel_types import AS_PIXELS
 from triton_tensors import answer, read, refuse, refuse_cancelled
 
 LIMITS = (
@@ -28,7 +29,12 @@ class TritonPythonModel:
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         resized_image = next(o for o in config["output"] if o["name"] == "resized_image")
         self.side = int(resized_image["dims"][-1])
-        self.process = ImageProcess({name: int(parameters[name]) for name in LIMITS})
+        data_type = resized_image["data_type"]
+        if data_type not in AS_PIXELS:
+            raise pb_utils.TritonModelException(
+                f"sam2_preprocess: resized_image: expected one of {', '.join(AS_PIXELS)}, got {data_type}"
+            )
+        self.process = ImageProcess({name: int(parameters[name]) for name in LIMITS}, data_type)
 
     def execute(self, requests):
         return [self._respond(request) for request in requests]
