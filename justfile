@@ -225,7 +225,10 @@ _install extras:
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[{{ extras }}]"
         case ",{{ extras }}," in *,dev,*)
             # Meta's own modules, to compare with. What it asks for besides (torchvision, …) is not needed.
-            .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "rf-sam-2==1.0.3" ;;
+            # Label Studio's decoder of its masks and Roboflow's client, as users have them: their own pins
+            # (numpy 2, another OpenCV) would break the server's.
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+                "rf-sam-2==1.0.3" "label-studio-sdk==2.0.5" "inference-sdk==1.8.3" ;;
         esac
         touch "$stamp"
     fi

@@ -19,8 +19,11 @@ STOP_SECONDS = 60
 class RunningFront:
     """`triton-sam2-front` before a Triton server; use it in a `with`."""
 
-    def __init__(self, triton: str, folder: Path, *options: str) -> None:
+    def __init__(
+        self, triton: str, folder: Path, *options: str, environment: dict[str, str] | None = None
+    ) -> None:
         self._triton = triton
+        self._environment = environment or {}
         self._folder = folder
         self._options = options
         self.ports: dict[str, int] = {}
@@ -34,7 +37,7 @@ class RunningFront:
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *self._options,
             ],
-            env=os.environ | {"PYTHONPATH": str(ROOT / "client")},
+            env=os.environ | {"PYTHONPATH": str(ROOT / "client")} | self._environment,
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )

@@ -18,6 +18,7 @@ CLIENT_ROOMS = (
     "_results",
     "_calls",
     "_clients",
+    "sam2_api",
     "cli",
 )
 

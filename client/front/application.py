@@ -1,4 +1,4 @@
-"""The HTTP application: REST under /v1, its description under /docs, the inference protocol under /v2."""
+"""The HTTP application: REST (/v1) and its description (/docs), the inference protocol (/v2), tools."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from front.http_protocol import HttpProtocol
 from front.rest import Rest
 from front.service import FrontService
 from front.settings import FrontSettings
+from front.tools.registry import tool_routes
 
 DESCRIPTION = """\
 Images and clicks in, masks out. `curl -F image=@photo.jpg -F point=512,512 …/v1/segment` is a whole call; the
@@ -64,6 +65,7 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
     document = {**application.openapi(), "paths": paths}
     application.openapi = lambda: document  # type: ignore[method-assign]
     application.router.routes.extend(HttpProtocol(service).routes())
+    application.router.routes.extend(tool_routes(service, settings.tools))
     if settings.cors_origins:
         application.add_middleware(
             CORSMiddleware,

@@ -14,6 +14,7 @@ from rich.console import Console
 from front.callers import ApiKeysError, read_api_keys
 from front.server import serve
 from front.settings import FrontSettings
+from front.tools.settings import TOOL_NAMES, ToolSettingsError, read_tool_settings
 from front.workers import supervise
 
 DEFAULTS = FrontSettings()
@@ -53,6 +54,28 @@ def main(
     burst: Annotated[
         int, typer.Option(help="Requests that a key may send at once after a pause.", min=1)
     ] = (DEFAULTS.limits.burst),
+    tools: Annotated[
+        str,
+        typer.Option(help=f"Annotation tools to serve, with commas: {', '.join(TOOL_NAMES)}."),
+    ] = "",
+    label_studio_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The Label Studio whose images are fetched; its token is read from the environment variable"
+            " LABEL_STUDIO_API_KEY."
+        ),
+    ] = None,
+    image_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="HOST[:PORT] with public addresses that images may be fetched from; may be given several"
+            " times."
+        ),
+    ] = None,
+    private_image_host: Annotated[
+        list[str] | None,
+        typer.Option(help="The same for a host in a private network or on this machine."),
+    ] = None,
 ) -> None:
     """A front for the SAM 2 server: reads messages before Triton does, knows its callers, speaks REST."""
     try:
@@ -62,6 +85,17 @@ def main(
         Console(stderr=True).print(
             f"[red]error:[/] --api-keys {api_keys}: {error}", highlight=False
         )
+        raise typer.Exit(2) from error
+    try:
+        tool_settings = read_tool_settings(
+            tools,
+            label_studio_url,
+            os.environ.get("LABEL_STUDIO_API_KEY"),
+            image_host or (),
+            private_image_host or (),
+        )
+    except ToolSettingsError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
     # Each worker keeps its own count of a key's requests, and the kernel deals connections out evenly.
     limits = replace(
@@ -79,6 +113,7 @@ def main(
         api_keys_file=api_keys,
         cors_origins=tuple(cors_origin or ()),
         limits=limits,
+        tools=tool_settings,
     )
     if workers == 1:
         asyncio.run(serve(settings, is_shared=False))

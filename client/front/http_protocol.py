@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -98,13 +98,21 @@ async def answered(
     request: Request,
     call: str,
     answer: Callable[[Caller, Reservation, Outcome], Awaitable[Response]],
+    *,
     interface: str = "http",
+    refuse: Callable[[Refusal], Response] | None = None,
+    credentials: Mapping[str, str] | None = None,
 ) -> Response:
-    """Recognises the caller, counts the request, and turns whatever is raised into an answer."""
+    """Recognises the caller, counts the request, and turns whatever is raised into an answer.
+
+    `refuse` is how the caller's tool is told no (Triton's form without it); `credentials` are headers with
+    its key, where it sends the key in a way of its own.
+    """
+    refuse = refuse or refused
     try:
-        caller = service.callers.recognise(request.headers)
+        caller = service.callers.recognise(request.headers if credentials is None else credentials)
     except Refusal as refusal:
-        return refused(refusal)
+        return refuse(refusal)
     with service.metrics.observed(interface, call, caller.tenant or "", caller.name) as outcome:
         try:
             with service.admitted(caller) as reservation:
@@ -119,7 +127,7 @@ async def answered(
             if known.inside:
                 service.metrics.log("failure", call=call, error=known.inside[:500])
             outcome.status = known.code.name
-            return refused(known)
+            return refuse(known)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

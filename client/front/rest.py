@@ -40,7 +40,6 @@ class Rest:
 
     def __init__(self, service: FrontService) -> None:
         self._service = service
-        self._rendering = asyncio.Semaphore(service.limits.renderings_at_once)
 
     async def segment(self, request: Request) -> Response:
         """Masks for an image and prompts, or for an image's id and prompts."""
@@ -59,7 +58,7 @@ class Rest:
                 )
             result = await unless_gone(request, self._predict(caller, form, SERVER_FORMATS[wanted]))
             _check_pixels(result, wanted, self._service.limits)
-            async with self._rendering:
+            async with self._service.rendering:
                 response = await asyncio.to_thread(_rendered, result, wanted, form.image)
             outcome.out_bytes = len(response.body)
             response.headers[IMAGE_ID_HEADER] = _header_text(result.image_id)

@@ -42,6 +42,8 @@ class FrontService:
         self.metrics = metrics
         self.limits = limits
         self.is_stopping = False
+        # Pictures and outlines that are drawn at once, for whichever interface.
+        self.rendering = asyncio.Semaphore(limits.renderings_at_once)
         self._requests_at_once = 0
         self._bytes_at_once = 0
         self._idle = asyncio.Event()

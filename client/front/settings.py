@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from front.tools.settings import ToolSettings
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -62,3 +64,5 @@ class FrontSettings:
     # How long requests under way may take once the front is asked to stop.
     stop_grace_s: float = 20.0
     limits: Limits = field(default_factory=Limits)
+    # Annotation tools that are spoken to in their own contracts; none by default.
+    tools: ToolSettings = field(default_factory=ToolSettings)

@@ -2,7 +2,7 @@
 
 TritonSam2Error
 ├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
-├── NoImageError                             predict before set_image
+├── NoImageError (also RuntimeError)         predict before set_image
 ├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
 │   └── ImageChangedError                    its id stands for another image now
 ├── ServerUnavailableError                   overloaded, loading or restarting: try again later
@@ -13,6 +13,8 @@ TritonSam2Error
 ├── ServerError                              the server failed, or answered what it should not
 │   └── ModelNotFoundError                   the server runs, but without our models
 ├── NotRequestedError (also AttributeError)  a part of a result that was not asked for
+├── NotOverServerError                       a part of Meta's package that a server cannot give
+│                                            (also NotImplementedError)
 └── MissingExtraError (also ImportError)     a library of the `client` extra is not installed
 """
 
@@ -25,7 +27,7 @@ class InvalidInputError(TritonSam2Error, ValueError):
     """An argument (named in the message) is not what was expected; found here or by the server."""
 
 
-class NoImageError(TritonSam2Error):
+class NoImageError(TritonSam2Error, RuntimeError):
     """A prediction was asked for before any image was set."""
 
 
@@ -67,6 +69,10 @@ class ModelNotFoundError(ServerError):
 
 class NotRequestedError(TritonSam2Error, AttributeError):
     """This part of the result was not asked for, so it was not transferred."""
+
+
+class NotOverServerError(TritonSam2Error, NotImplementedError):
+    """Meta's package has this, but it needs the network itself, which stays in the server."""
 
 
 class MissingExtraError(TritonSam2Error, ImportError):

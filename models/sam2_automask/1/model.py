@@ -65,7 +65,7 @@ class TritonPythonModel:
         )
         # For each running request: planes, one batch and one crop ahead.
         workers = self.settings.max_running * (generation.planes_at_once + 4)
-        self.loop = EventLoop("sam2-automask", workers)
+        self.loop = EventLoop("sam2-automask", workers, workers_give_way=True)
 
     def execute(self, requests):
         for request in requests:

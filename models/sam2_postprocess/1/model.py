@@ -43,7 +43,11 @@ class TritonPythonModel:
             values["max_waiting_requests"], values["max_waiting_bytes"], "light", TOO_MANY_WAIT
         )
         self.heavy_lane = FairLane(
-            values["max_heavy_requests"], values["max_heavy_bytes"], "heavy", TOO_MANY_LARGE
+            values["max_heavy_requests"],
+            values["max_heavy_bytes"],
+            "heavy",
+            TOO_MANY_LARGE,
+            gives_way=True,
         )
 
     def execute(self, requests):
