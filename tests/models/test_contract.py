@@ -185,7 +185,7 @@ def test_every_bls_call_of_sam2_embedding_fits():
 
 def test_exporter_and_preprocessing_mean_the_same_pixels():
     assert pixel_types.FP16_ZERO == FP16_ZERO
-    assert list(pixel_types.AS_PIXELS) == [f"TYPE_{name}" for name in TRITON_TYPES.values()]
+    assert list(pixel_types.PIXEL_TYPES) == [f"TYPE_{name}" for name in TRITON_TYPES.values()]
 
 
 def test_what_sam2_automask_passes_on_fits():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from image_errors import InvalidImageError, StructureLimits, check_length, check_size
 from image_files import recognise, refuse_several, without_metadata
 from PIL import Image
 from pillow_decoding import decode_samples, read_header, to_rgb
+from pixel_types import GREY_LEVELS, PixelType
 from stored_picture import StoredPicture, pixels_of
 from tiff_samples import decode_tiff
-from triangle_resize import Float32Array, resize_to_planes
+from triangle_resize import resize_to_planes
 
 __all__ = [
     "RESAMPLES",
@@ -74,7 +76,8 @@ def squash(
     side: int,
     resample: Resample = "bilinear",
     crop_box: Sequence[int] | None = None,
-) -> Float32Array:
+    pixel_type: PixelType = GREY_LEVELS,
+) -> npt.NDArray[Any]:
     """The upright picture, or its part x0, y0, x1, y1, squashed to [3, side, side], antialiased.
 
     bilinear: source `SAM2Transforms` of the SAM 2 repository, which resizes images in floating point; values
@@ -92,12 +95,13 @@ def squash(
     box = stored.stored_box(crop_box or (0, 0, width, height))
     if resample == "bilinear":
         x0, y0, x1, y1 = box
-        planes = resize_to_planes(pixels_of(stored.picture)[y0:y1, x0:x1], side)
+        planes = resize_to_planes(pixels_of(stored.picture)[y0:y1, x0:x1], side, pixel_type)
         return stored.turn_planes(planes)
     # Pillow rounds between across and down: what is turned first is another picture.
     upright = StoredPicture(stored.picture.crop(box), stored.orientation).upright()
     square = upright.resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(square, np.float32).transpose(2, 0, 1)
+    levels = np.asarray(square, np.float32).transpose(2, 0, 1)
+    return pixel_type.of(np.ascontiguousarray(levels))
 
 
 def parse_resample(value: bytes) -> Resample:

@@ -146,8 +146,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._memory],
-            # Packages where this process finds them; numpy's threads would only cost memory.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | self._environment(),
         )
         self._input = cast(IO[bytes], self.process.stdin)
         self._output = cast(IO[bytes], self.process.stdout)
@@ -156,6 +155,18 @@ class _Worker:
         except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        """Packages where this process finds them; no threads of numpy's, which would only cost memory; memory
+        in huge pages where the kernel has them on request, which spares a tenth of a decode (glibc 2.35).
+        """
+        tunables = os.environ.get("GLIBC_TUNABLES", "")
+        return {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OPENBLAS_NUM_THREADS": "1",
+            "GLIBC_TUNABLES": ":".join(filter(None, [tunables, "glibc.malloc.hugetlb=1"])),
+        }
 
     def send(self, data: bytes, how: dict[str, Any]) -> None:
         """Raises BrokenPipeError where the process has ended."""

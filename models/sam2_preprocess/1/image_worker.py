@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from image_decoding import InvalidImageError, StructureLimits, decode_stored, squash
 from PIL import Image
-from pixel_types import AS_PIXELS
+from pixel_types import PIXEL_TYPES
 from triangle_resize import resize_to_planes
 
 # Cached clicks of others go first where processors are short.
@@ -64,8 +64,8 @@ def _answer(shared: int, request: dict[str, Any], limits: dict[str, int]) -> dic
     try:
         stored = decode_stored(data, max_bytes, max_pixels, StructureLimits(**limits))
         crop_box = request["crop_box"]
-        planes = squash(stored, request["side"], request["resample"], crop_box)
-        resized = AS_PIXELS[request["data_type"]](planes)
+        pixel_type = PIXEL_TYPES[request["data_type"]]
+        resized = squash(stored, request["side"], request["resample"], crop_box, pixel_type)
     except InvalidImageError as error:
         return {"refused": str(error)}
     except MemoryError:

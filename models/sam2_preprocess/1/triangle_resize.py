@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
+from pixel_types import GREY_LEVELS, Float32Array, PixelType
 
-Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
 # Rows of the result that are made at once, unless their source takes more memory than this.
@@ -29,31 +30,37 @@ BLOCK_COLUMNS, BLOCK_TAPS = 32, 512
 FLOAT_BYTES = 4
 
 
-def resize_to_planes(pixels: UInt8Array, side: int) -> Float32Array:
-    """Pixels [H, W, 4] of three colours, squashed to planes [3, side, side] of the same scale."""
+def resize_to_planes(
+    pixels: UInt8Array, side: int, pixel_type: PixelType = GREY_LEVELS
+) -> npt.NDArray[Any]:
+    """Pixels [H, W, 4] of three colours, squashed to planes [3, side, side] of a type."""
     height, width, _ = pixels.shape
     rows, columns = Taps.of(height, side), _ColumnProducts(width, side)
-    squashed = np.empty((side, 3, side), np.float32)
+    planes = np.empty((3, side, side), pixel_type.dtype)
+    row_bytes = 3 * FLOAT_BYTES * columns.padded_width
+    band_rows = max(1, min(BAND_ROWS, BAND_BYTES * side // (row_bytes * max(height, side))))
+    band = np.empty((band_rows, 3, side), np.float32)
     if height <= side:
         # Few rows become more: across first, while they are few.
         narrow = np.empty((height, 3, side), np.float32)
-        for top in range(0, height, BAND_ROWS):
-            bottom = min(top + BAND_ROWS, height)
+        for top in range(0, height, band_rows):
+            bottom = min(top + band_rows, height)
             columns.apply(columns.planes_of(pixels[top:bottom]), narrow[top:bottom])
-        for row in range(side):
-            _mix_rows(rows, row, narrow, 0, squashed[row])
     else:
-        row_bytes = 3 * FLOAT_BYTES * columns.padded_width
-        band_rows = max(1, min(BAND_ROWS, BAND_BYTES * side // (row_bytes * height)))
         mixed = np.zeros((band_rows, 3, columns.padded_width), np.float32)
-        for begin in range(0, side, band_rows):
-            end = min(begin + band_rows, side)
+    for begin in range(0, side, band_rows):
+        end = min(begin + band_rows, side)
+        if height <= side:
+            for row in range(begin, end):
+                _mix_rows(rows, row, narrow, 0, band[row - begin])
+        else:
             top = int(rows.first[begin])
             source = columns.planes_of(pixels[top : rows.end[end - 1]])
             for row in range(begin, end):
                 _mix_rows(rows, row, source, top, mixed[row - begin])
-            columns.apply(mixed[: end - begin], squashed[begin:end])
-    return np.ascontiguousarray(squashed.transpose(1, 0, 2))
+            columns.apply(mixed[: end - begin], band[: end - begin])
+        planes[:, begin:end] = pixel_type.of(band[: end - begin]).transpose(1, 0, 2)
+    return planes
 
 
 @dataclass(frozen=True)
