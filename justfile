@@ -130,6 +130,11 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# A photograph to the encoder's pixels: processor time, exactness, memory, scaling (options: just bench-preprocess --help)
+[group('measurements')]
+bench-preprocess *args: (_install "client,server,export,dev,front")
+    PYTHONPATH="$PYTHONPATH:models/shared" {{ python }} tests/bench/preprocess.py "$@"
+
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
 stress *args: (_install "client,server,export,dev,front")

@@ -2,8 +2,8 @@
 
     python tests/bench/preprocess.py            # options: --help
 
-Milliseconds of one thread's processor time, the best of several turns, in which all ways alternate; grey levels
-off the exact result (decoded by Pillow, resized by PyTorch in doubles). Then photographs a second
+Milliseconds of one thread's processor time, the best of several turns, in which all ways alternate; grey
+levels off the exact result (decoded by Pillow, resized by PyTorch in doubles). Then photographs a second
 through one and more decoding processes, as sam2_preprocess runs them, and what memory these hold.
 """
 

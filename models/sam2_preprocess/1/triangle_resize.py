@@ -23,7 +23,7 @@ UInt8Array = npt.NDArray[np.uint8]
 # Rows of the result that are made at once, unless their source takes more memory than this.
 BAND_ROWS, BAND_BYTES = 16, 8 << 20
 # Source rows that are taken apart into planes at once.
-SPLIT_ROWS = 8
+SPLIT_ROWS = 16
 # Columns of the result that one product gives, unless they are made of more source columns than this: the
 # more, the fewer calls, and the more zeros in its matrix.
 BLOCK_COLUMNS, BLOCK_TAPS = 32, 512
@@ -115,6 +115,7 @@ class _ColumnProducts:
             block, within = divmod(column, self._block)
             self._weights[block, offset : offset + count, within] = taps.weights[column, :count]
         self._width = width
+        self._split = [np.empty((SPLIT_ROWS, width), np.uint8) for _ in range(4)]
         self.padded_width = max(self._margin + width, (blocks - 1) * self._step + self._taken)
         self._buffer = np.zeros((0, 3, self.padded_width), np.float32)
 
@@ -125,8 +126,10 @@ class _ColumnProducts:
         inner = slice(self._margin, self._margin + self._width)
         for top in range(0, len(pixels), SPLIT_ROWS):
             rows = pixels[top : top + SPLIT_ROWS]
-            for plane, samples in enumerate(cv2.split(rows)[:3]):
-                self._buffer[top : top + len(rows), plane, inner] = samples
+            split = [plane[: len(rows)] for plane in self._split]
+            cv2.split(rows, split)
+            for plane in range(3):
+                np.copyto(self._buffer[top : top + len(rows), plane, inner], split[plane])
         return self._buffer[: len(pixels)]
 
     def apply(self, source: Float32Array, into: Float32Array) -> None:
