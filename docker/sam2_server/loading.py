@@ -9,9 +9,9 @@ from sam2_server.errors import LauncherError
 from sam2_server.probe import GRPC_CHANNEL_ARGUMENTS
 from sam2_server.process import ADMIN_KEY_HEADER
 
-# The encoder first, then what makes pixels of the type that it takes, then the decoder that fits it, then the
-# cache, which starts anew: old ids get NOT_FOUND and clients send the image again, which is better than a mask
-# from other weights.
+# The encoder first, then what makes pixels of the type that it takes, then the decoder that fits it, then
+# the cache, which starts anew: old ids get NOT_FOUND and clients send the image again, which is better than
+# a mask from other weights.
 # The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
 # by their fingerprints, and sessions of the old weights end.
 VIDEO_ORDER = (

@@ -2,10 +2,10 @@
 shapes, for the small model and for an untrained one of real size.
 
 Tolerances: in every case the low-res logits are within 0.06 % of their standard deviation on average (0.05 %
-over all cases) and within 0.2 % for 99 % of them, and masks agree on at least 99.95 % of pixels, for the model
-of real size (whose masks are like noise) as for the small one. What differs comes from embeddings in FP16 and,
-two thirds as much, from pixels in FP16. Where that decides between two planes of nearly equal rank, either is
-right.
+over all cases) and within 0.2 % for 99 % of them, and masks agree on at least 99.95 % of pixels, for the
+model of real size (whose masks are like noise) as for the small one. What differs comes from embeddings in
+FP16 and, two thirds as much, from pixels in FP16. Where that decides between two planes of nearly equal rank,
+either is right.
 
 The small model has three times as much on the photograph that it was not made for, where its answers hang on
 single grey levels.
