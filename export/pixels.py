@@ -11,4 +11,5 @@ FP16_ZERO = 128
 
 PIXEL_TENSOR = "resized_image"
 # Triton's and ONNX's words for them.
+PIXEL_BYTES = {"FP16": 2, "UINT8": 1}
 TRITON_TYPES: dict[Pixels, str] = {"fp16": "FP16", "uint8": "UINT8"}

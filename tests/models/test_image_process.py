@@ -166,6 +166,6 @@ def test_a_row_of_a_hundred_million_pixels_is_a_refusal(process):
 
 def test_it_ends_with_its_parent(process):
     worker = psutil.Process(process.pid)
-    process._worker._input.close()
+    process._worker.end_input()
     gone, _ = psutil.wait_procs([worker], timeout=30)
     assert gone

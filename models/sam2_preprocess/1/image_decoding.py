@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from image_files import recognise, refuse_several, without_metadata
 from PIL import Image
 from pillow_decoding import decode_samples, read_header, to_rgb
 from pixel_types import GREY_LEVELS, PixelType
+from square_pictures import RESAMPLES, Resample, bicubic_square
 from stored_picture import StoredPicture, pixels_of
 from tiff_samples import decode_tiff
 from triangle_resize import resize_to_planes
@@ -26,9 +27,6 @@ __all__ = [
     "parse_resample",
     "squash",
 ]
-
-Resample = Literal["bilinear", "bicubic"]
-RESAMPLES: tuple[Resample, ...] = ("bilinear", "bicubic")
 
 
 def decode_image(
@@ -99,9 +97,7 @@ def squash(
         return stored.turn_planes(planes)
     # Pillow rounds between across and down: what is turned first is another picture.
     upright = StoredPicture(stored.picture.crop(box), stored.orientation).upright()
-    square = upright.resize((side, side), Image.Resampling.BICUBIC)
-    levels = np.asarray(square, np.float32).transpose(2, 0, 1)
-    return pixel_type.of(np.ascontiguousarray(levels))
+    return pixel_type.of(bicubic_square(upright, side).astype(np.float32))
 
 
 def parse_resample(value: bytes) -> Resample:

@@ -41,3 +41,5 @@ PIXEL_TYPES: Mapping[str, PixelType] = {
     "TYPE_FP16": PixelType(np.float16, _fp16),
     "TYPE_UINT8": PixelType(np.uint8, _uint8),
 }
+# By their bytes, where a parameter says what the encoder takes.
+TYPE_OF_BYTES = {2: "TYPE_FP16", 1: "TYPE_UINT8"}
