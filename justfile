@@ -145,6 +145,10 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# A photograph to the encoder's pixels: processor time, exactness, memory, scaling (options: just bench-preprocess --help)
+[group('measurements')]
+bench-preprocess *args: (_install "client,server,export,dev,front")
+    PYTHONPATH="$PYTHONPATH:models/shared" {{ python }} tests/bench/preprocess.py "$@"
 # Everything in an image, against Meta's generator over PyTorch in float32: masks that changed sides are counted
 [group('measurements')]
 compare-everything: (_install "client,server,export,dev")
