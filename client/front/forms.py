@@ -26,6 +26,11 @@ class SentForm:
     fields: FormData
     body_bytes: int
 
+    @classmethod
+    def empty(cls) -> SentForm:
+        """A form without fields."""
+        return cls(None, FormData(), 0)
+
     def one(self, name: str, default: str | None = None) -> str | None:
         """The field's value; a Refusal where it came several times."""
         values = self.all(name)
