@@ -91,4 +91,6 @@ class RunningFront:
         if match:
             names = ("http", "grpc", "metrics")
             self.ports = {name: int(port) for name, port in zip(names, match.groups(), strict=True)}
+            if keyless := re.search(r", without keys :(\d+)", self.output()):
+                self.ports["keyless"] = int(keyless[1])
         return match is not None

@@ -15,6 +15,9 @@ from front.api_keys import read_api_keys
 from front.refusals import Refusal, unavailable
 from front.settings import Limits
 
+# In metrics and logs; a name that no key can have.
+KEYLESS = "(no key)"
+
 
 @dataclass
 class Caller:
@@ -41,6 +44,8 @@ class Callers:
         self._limits = limits
         self._clock = clock
         self._anonymous = None if keys_file else Caller("", None)
+        # Whoever comes without a key where that is allowed: all together they have what one key has.
+        self.keyless = Caller(KEYLESS, None, float(limits.burst), clock())
         self._by_digest: dict[bytes, Caller] = {}
         if keys_file is not None:
             for key in read_api_keys(keys_file.read_text("utf-8")):

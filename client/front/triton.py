@@ -65,7 +65,13 @@ class Triton:
         known = self._facts.get(model)
         if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
             return known[1]
-        facts = read_metadata(await self.metadata(model, timeout_s), public)
+        try:
+            metadata = await self.metadata(model, timeout_s)
+        except Refusal as refusal:
+            if not public.only_with:
+                raise
+            raise Refusal(refusal.code, f"{refusal.message} ({public.only_with})") from refusal
+        facts = read_metadata(metadata, public)
         self._facts[model] = (time.monotonic(), facts)
         return facts
 

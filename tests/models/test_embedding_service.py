@@ -42,9 +42,14 @@ class Encoder:
         return embedding(mark=image[-1] if crop_box is None else crop_box[0])
 
 
-def service_of(encoder: Encoder, pending_bytes: int = 1000, id_bytes: int = 80) -> EmbeddingService:
+def service_of(
+    encoder: Encoder,
+    pending_bytes: int = 1000,
+    id_bytes: int = 80,
+    max_image_bytes: int = 1 << 25,
+) -> EmbeddingService:
     queue = EncodeQueue(encoder, EncodeLimits(2, 4, pending_bytes))
-    return EmbeddingService(cache_of(100_000), queue, ServiceLimits(1 << 25, id_bytes))
+    return EmbeddingService(cache_of(100_000), queue, ServiceLimits(max_image_bytes, id_bytes))
 
 
 def mark(found) -> int:
@@ -256,6 +261,19 @@ def test_encodes_are_bounded_in_number_and_bytes():
         with pytest.raises(OverloadedError, match="max_pending_image_bytes 1000"):
             await service.find(b"x" * 1001, None)
         assert service.counts.overloaded == 2
+
+    run(scenario())
+
+
+def test_too_large_a_file_is_refused_before_it_is_hashed_or_encoded(monkeypatch):
+    async def scenario():
+        encoder = Encoder()
+        service = service_of(encoder, max_image_bytes=9)
+        assert (await service.find(b"nine bytes"[:9], None)).image_id
+        monkeypatch.setattr("image_ids.hashlib", None)  # what is refused is never hashed
+        with pytest.raises(InvalidRequestError, match="at most 9 bytes .max_image_bytes., got 10"):
+            await service.find(b"nine bytes", "name")
+        assert service.counts.encodes == 1
 
     run(scenario())
 

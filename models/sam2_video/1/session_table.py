@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from open_video import OpenVideo
 from session_state import SessionState
 from tenant_shares import NO_TENANT
 from tracking import TrackingOptions
@@ -56,8 +57,14 @@ class VideoSession:
 class SessionTable:
     """Sessions by tenant and id, the longest unused first."""
 
-    def __init__(self, limits: TableLimits, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: TableLimits,
+        now: Callable[[], float],
+        close_video: Callable[[OpenVideo], None] = lambda video: video.dispose(),
+    ) -> None:
         self._limits = limits
+        self.close_video = close_video
         self._now = now
         self._sessions: dict[tuple[str, str], VideoSession] = {}
         self.counts = TableCounts()
@@ -81,6 +88,13 @@ class SessionTable:
             SessionExistsError: the id is taken.
             OverloadedError: there are as many sessions as there may be.
         """
+        self.check_place(session_id, tenant)
+        session = VideoSession(session_id, options, self._now(), tenant)
+        self._sessions[tenant, session_id] = session
+        return session
+
+    def check_place(self, session_id: str, tenant: str = NO_TENANT) -> None:
+        """Whether a session of this id could start now; raises as `start` does."""
         self.expire()
         if (tenant, session_id) in self._sessions:
             raise SessionExistsError(
@@ -88,9 +102,6 @@ class SessionTable:
                 " first, or reset it"
             )
         self._check_number(tenant)
-        session = VideoSession(session_id, options, self._now(), tenant)
-        self._sessions[tenant, session_id] = session
-        return session
 
     def find(self, session_id: str, tenant: str = NO_TENANT) -> VideoSession:
         """A living session.
@@ -118,6 +129,8 @@ class SessionTable:
 
     def close(self, session: VideoSession) -> None:
         self._sessions.pop((session.tenant, session.session_id), None)
+        if session.state.video is not None:
+            self.close_video(session.state.video)
 
     def retire(self, session: VideoSession) -> None:
         """Ends a session whose weights were replaced."""

@@ -18,7 +18,7 @@ FIRST_TENSORS = ("session_id", "command")
 OPTIONS = tuple(option.name for option in dataclasses.fields(TrackingOptions))
 # What each command takes: the tensors that it must have, and those that it may have.
 TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "start": ((), OPTIONS),
+    "start": ((), ("video", *OPTIONS)),
     "prompt": (
         ("frame_index", "object_id"),
         (
@@ -45,6 +45,7 @@ class Command:
     frame_index: int = -1
     object_id: int = 0
     image: bytes | None = None
+    video: bytes | None = None
     point_coords: npt.NDArray[np.float32] | None = None
     point_labels: npt.NDArray[np.int32] | None = None
     box: npt.NDArray[np.float32] | None = None
@@ -59,7 +60,8 @@ class Command:
     def size_bytes(self) -> int:
         """What the command itself holds in memory."""
         arrays = (self.point_coords, self.point_labels, self.box, self.mask)
-        return len(self.image or b"") + sum(a.nbytes for a in arrays if a is not None)
+        files = len(self.image or b"") + len(self.video or b"")
+        return files + sum(a.nbytes for a in arrays if a is not None)
 
 
 def parse_command(
@@ -97,8 +99,9 @@ def parse_command(
     for name in ("clear_old_points", "reverse"):
         if name in tensors:
             given[name] = bool(tensors[name][0])
-    if "image" in tensors:
-        given["image"] = tensors["image"][0]
+    for name in ("image", "video"):
+        if name in tensors:
+            given[name] = tensors[name][0]
     if "mask_format" in tensors:
         given["mask_format"] = tuple(tensors["mask_format"].tolist())
     if given.get("frame_index", 0) < 0:

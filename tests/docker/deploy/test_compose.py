@@ -25,6 +25,14 @@ def opened() -> dict[str, Any]:
     return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
 
 
+def test_paintera_has_a_port_of_loopback_where_it_was_asked_for(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker/compose.paintera.yaml").read_text()
+    added = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    assert added == {"services": {"gateway": {"ports": ["127.0.0.1:8001:8001"]}}}
+    assert compose["services"]["gateway"]["ports"] == ["127.0.0.1:8443:8443"]
+    assert "keyless" not in interpolated()
+
+
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     return yaml.safe_load(interpolated())

@@ -35,10 +35,10 @@ def test_images_install_what_pyproject_declares_and_the_gpu_image_no_second_serv
         for target in ("triton", "wheel", "front")
     }
     assert names["wheel"] - names["triton"] == {"nvidia-pytriton", "onnxruntime"}
-    assert {"numpy", "pillow", "tritonclient", "psutil"} <= names["triton"]
+    assert {"numpy", "pillow", "av", "tritonclient", "psutil"} <= names["triton"]
     assert not {"torch", "transformers", "pytest"} & names["wheel"]
     assert {"fastapi", "uvicorn", "tritonclient", "orjson"} <= names["front"]
-    assert not {"onnxruntime", "nvidia-pytriton", "torch"} & names["front"]
+    assert not {"onnxruntime", "nvidia-pytriton", "torch", "av"} & names["front"]
     with pytest.raises(ValueError, match="expected triton, wheel or front; got 'tpu'"):
         requirements(pyproject, "tpu")
 
