@@ -1,19 +1,18 @@
 """REST for objects that are tracked through a video, a frame a request: /v1/videos.
 
-A session is started, objects are prompted on frames, and every further frame is sent and tracked.
+A session is started, objects are prompted on frames, and every further frame is tracked. Frames come one by
+one, or all at once with the start, as a video file.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import secrets
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 from triton_sam2._transports.rpc import InferRequest, Tensors
@@ -24,14 +23,9 @@ from front.forms import SentForm, read_form
 from front.http_protocol import unless_gone
 from front.metrics import Outcome
 from front.refusals import invalid, too_large
-from front.rest_answers import (
-    answered_in_words,
-    check_format,
-    json_answer,
-    outlines,
-    png_answer,
-)
+from front.rest_answers import answered_in_words, check_format, json_answer
 from front.rest_calls import ServiceTransport
+from front.rest_video_answers import rendered, video_facts
 from front.service import FrontService, Reservation
 
 MODEL = "sam2_video"
@@ -43,6 +37,8 @@ OPTIONS: dict[str, type[np.generic]] = {
     "max_cond_frames_in_attn": np.int32,
     "fill_hole_area": np.int32,
 }
+START_FIELDS = frozenset({"video", *OPTIONS})
+STARTED = ("num_frames", "original_hw")
 PROMPT_FIELDS = frozenset({"image", "frame", "object", "point", "box", "keep_points", "format"})
 TRACK_FIELDS = frozenset({"image", "frame", "reverse", "format"})
 SERVER_FORMATS = {"rle": "rle", "png": "png", "polygons": "png"}
@@ -60,11 +56,13 @@ class RestVideos:
         """Starts a session, under an id that nobody can guess."""
 
         async def answer(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
-            form = await self._form(request, frozenset(OPTIONS), reservation, outcome)
+            form = await self._form(request, START_FIELDS, reservation, outcome)
             session_id = secrets.token_urlsafe(24)
             options = {name: _option(form, name) for name in OPTIONS if form.all(name)}
-            await self._step(caller, session_id, "start", options, ("session_bytes",))
-            return json_answer({"session_id": session_id})
+            if form.video is not None:
+                options["video"] = np.array([form.video], np.object_)
+            facts = await self._step(caller, session_id, "start", options, STARTED)
+            return json_answer({"session_id": session_id, **video_facts(facts)})
 
         return await answered_in_words(self._service, request, "video start", answer)
 
@@ -135,7 +133,7 @@ class RestVideos:
         outcome: Outcome,
     ) -> SentForm:
         # A session without options comes without a form.
-        if not request.headers.get("content-type") and not known - OPTIONS.keys():
+        if not request.headers.get("content-type") and known is START_FIELDS:
             return SentForm.empty()
         form = await read_form(request, known, self._service.limits, reservation)
         outcome.in_bytes = form.body_bytes
@@ -171,7 +169,7 @@ class RestVideos:
                 f" (max_rendered_pixels), got {pixels}; ask for rle"
             )
         async with self._service.rendering:
-            return await asyncio.to_thread(_rendered, result, wanted, frame_index)
+            return await asyncio.to_thread(rendered, result, wanted, frame_index)
 
     async def _step(
         self,
@@ -206,39 +204,3 @@ def _option(form: SentForm, name: str) -> npt.NDArray[Any]:
     if OPTIONS[name] is np.bool_:
         return np.array([form.flag(name)])
     return np.array([_whole(form, name)], OPTIONS[name])
-
-
-def _rendered(result: Tensors, wanted: str, frame_index: int) -> Response:
-    ids = result["object_ids"].tolist()
-    height, width = result["original_hw"].tolist()
-    if wanted == "png":
-        # Each pixel has its object's place in the order of their creation; later ones lie above.
-        labels = np.zeros((height, width), np.uint8 if len(ids) < 256 else np.uint16)
-        for number, png in enumerate(result["masks_png"], 1):
-            labels[_mask(png) > 0] = number if len(ids) > 1 else 255
-        return png_answer(Image.fromarray(labels))
-    shapes: list[Any]
-    if wanted == "polygons":
-        shapes = [outlines(_mask(png)) for png in result["masks_png"]]
-    else:
-        shapes = [json.loads(rle) for rle in result["masks_rle"]]
-    objects = [
-        {"object": number, "score": float(score), "iou": float(iou), wanted: shape}
-        for number, score, iou, shape in zip(
-            ids, result["object_score_logits"], result["iou_predictions"], shapes, strict=True
-        )
-    ]
-    return json_answer(
-        {
-            "frame": frame_index,
-            "width": width,
-            "height": height,
-            "memory_complete": bool(result["memory_complete"][0]),
-            "objects": objects,
-        }
-    )
-
-
-def _mask(png: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as picture:
-        return (np.asarray(picture) > 0).astype(np.uint8)

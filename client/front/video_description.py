@@ -58,9 +58,14 @@ _MASKS = answers(
 )
 START = {
     "summary": "Start tracking objects through a video",
-    "description": "Then prompt objects on frames, and send further frames to track them, one a request.",
+    "description": "Then prompt objects on frames, and track them through further ones, one a request.",
     **form(
         {
+            "video": {
+                "type": "string",
+                "format": "binary",
+                "description": "MP4, MOV, WebM, Matroska or AVI: then no frame is sent with what follows.",
+            },
             "num_frames": {"type": "integer", "description": "Left out for a live stream."},
             "add_all_frames_to_correct_as_cond": {"type": "boolean", "default": True},
             "non_overlap_masks": {"type": "boolean", "default": False},
@@ -75,7 +80,12 @@ START = {
                 "application/json": {
                     "schema": {
                         "type": "object",
-                        "properties": {"session_id": {"type": "string"}},
+                        "properties": {
+                            "session_id": {"type": "string"},
+                            "num_frames": {"type": "integer"},
+                            "width": {"type": "integer"},
+                            "height": {"type": "integer"},
+                        },
                     }
                 }
             },

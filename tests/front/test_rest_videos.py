@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.front.conftest import ALICE, BOB
+from tests.models.video.movies import movie
 from tests.patience import PATIENCE_SECONDS
 from tests.photographs import photograph
 from tests.raw_client import RawClient, bytes_tensor
@@ -80,6 +81,30 @@ def test_masks_are_the_models_own(server, rest, session):
         assert found["rle"] == json.loads(tensors["masks_rle"][0])
         np.testing.assert_allclose(found["iou"], tensors["iou_predictions"][0], atol=1e-5)
     assert coco_mask.decode(answers[2]["objects"][0]["rle"]).any()
+
+
+def test_a_video_file(rest):
+    width, height = 384, 302
+    pictures = [Image.open(io.BytesIO(file)).crop((0, 0, width, height)) for file in FRAMES]
+    film = movie([np.asarray(picture) for picture in pictures])
+    started = rest.post("/videos", files={"video": ("clip.mp4", film)})
+    assert started.status_code == 200, started.text
+    facts = started.json()
+    assert (facts["num_frames"], facts["width"], facts["height"]) == (3, width, height)
+    session = f"/videos/{facts['session_id']}"
+    try:
+        first = rest.post(f"{session}/prompt", data={"frame": "0", "point": "109,199"})
+        assert coco_mask.decode(first.json()["objects"][0]["rle"]).any()
+        for frame in ("1", "2"):
+            answer = rest.post(f"{session}/track", data={"frame": frame})
+            assert answer.json()["objects"][0]["object"] == 1
+        assert rest.post(f"{session}/track", data={"frame": "3"}).status_code == 400
+    finally:
+        assert rest.delete(session).status_code == 204
+    for wrong in ({"files": {"video": ("clip.mp4", b"no video")}}, {"data": {"video": "clip.mp4"}}):
+        answer = rest.post("/videos", **wrong)
+        assert answer.status_code == 400
+        assert "video: " in answer.json()["error"]
 
 
 @needs("curl")
