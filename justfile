@@ -46,15 +46,25 @@ export size *args: (_install "client,server,export")
 train-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.train "$@"
 
+# Train the small model's memory, which tracks through video, on moving scenes (options: just train-demo-video --help)
+[group('models')]
+train-demo-video *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.video.train "$@"
+
 # Write the small model's ONNX files from its weights
 [group('models')]
 export-demo: (_install "client,server,export,dev,front")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 [group('models')]
 evaluate-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.evaluate "$@"
+
+# Measure the small model's tracking on held-out clips, by torch or a server (options: just evaluate-demo-video --help)
+[group('models')]
+evaluate-demo-video *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.video.evaluate "$@"
 
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
 [group('server')]

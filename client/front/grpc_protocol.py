@@ -17,13 +17,16 @@ from tritonclient.grpc import service_pb2
 
 from front.callers import Caller
 from front.catalog import PUBLIC_MODELS
-from front.message_weight import not_a_message, read_id
+from front.message_weight import not_a_message, read_id, read_model_name
 from front.metrics import Outcome
 from front.refusals import Refusal, invalid
 from front.service import FrontService, Reservation, as_refusal
 from front.triton_request import TritonRequest
 
 SERVICE = "inference.GRPCInferenceService"
+# Where one request depends on those before it: on a stream each of these waits for the answer to the last
+# one, for calls that are under way at once reach Triton either way round.
+ORDERED_MODELS = frozenset({"sam2_video"})
 
 
 Requests: TypeAlias = AsyncIterator[bytes]
@@ -107,7 +110,8 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         return await _unless_refused(context, await self._observed(caller, "infer", answer))
 
     async def _model_stream_infer(self, requests: Requests, context: Any) -> AsyncIterator[bytes]:
-        """Answers in the order of the requests; up to stream_window of them are computed at once."""
+        """Answers in the order of the requests; up to stream_window of them are computed at once, but those
+        to ordered models one after another."""
         caller = await self._recognised(context)
         try:
             with self._service.callers.admit_stream(caller):
@@ -122,11 +126,17 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         tasks: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
 
         async def read() -> None:
+            ordered: asyncio.Task[bytes] | None = None
             try:
                 await places.acquire()
                 async for data in requests:
-                    tasks.put_nowait(asyncio.create_task(self._stream_answer(caller, data)))
-                    del data
+                    is_ordered = read_model_name(data) in ORDERED_MODELS
+                    if is_ordered and ordered is not None:
+                        await asyncio.wait([ordered])
+                    task = asyncio.create_task(self._stream_answer(caller, data))
+                    ordered = task if is_ordered else ordered
+                    tasks.put_nowait(task)
+                    del data, task
                     await places.acquire()
             finally:
                 tasks.put_nowait(None)

@@ -77,6 +77,7 @@ def video_requests_of_every_kind() -> list[InferRequest]:
     client.remove_object(state, 1)
     client.reset_state(state)
     client.close_state(state)
+    client.close_state(client.init_state(b"a video file", upload=True))
     return transport.requests
 
 

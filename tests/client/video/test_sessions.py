@@ -23,6 +23,7 @@ from triton_sam2._transports.grpc_stream import StreamingGrpcTransport
 from triton_sam2._transports.rpc import InferRequest, Tensors
 
 from tests.client.video.client_session import answer_of
+from tests.client.video.movies import encoded, turned
 from tests.models.video.answers import Answer
 from tests.models.video.clips import clip
 from tests.raw_client import RawClient, bytes_tensor
@@ -264,6 +265,36 @@ def test_a_session_is_taken_up_by_another_client(client, server):
     client.close_state(state)
     with pytest.raises(SessionNotFoundError):
         client.attach(state.session_id, FILES)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_upload_gives_what_the_same_file_decoded_here_gives(server, protocol):
+    """One numbering, upright on both sides, the same pixels; and no image travels."""
+    address = server.grpc_url if protocol == "grpc" else server.http_url
+    content, got = turned(encoded(20), 90), {}
+    with SAM2VideoClient(f"{protocol}://{address}") as client:
+        for upload in (False, True):
+            state = client.init_state(content, upload=upload)
+            assert state.num_frames == 20
+            first = client.add_new_points_or_box(state, 9, 1, [[20, 30]], [1], formats="logits")
+            got[upload] = [
+                answer_of(first),
+                *track(client, state),
+                *track(client, state, reverse=True),
+            ]
+            assert state.original_hw == (96, 64)
+        assert same(got[False], got[True])
+        expected = track(client, state, 15)
+        taken = client.attach(state.session_id)
+        assert (taken.num_frames, len(track(client, taken))) == (20, 11)
+        lose(server, state)
+        client.replay(state)
+        assert same(expected, track(client, state, 15))
+        with pytest.raises(InvalidInputError, match="frame_index: expected less than"):
+            client.add_new_points_or_box(state, 20, 1, [[1, 1]], [1])
+        client.close_state(state)
+        with pytest.raises(InvalidInputError, match="^video: expected"):
+            client.init_state(b"no video" * 100, upload=True)
 
 
 def test_a_camera_gives_its_frames_one_by_one(client):
