@@ -3,8 +3,8 @@
     python -m tests.bench.video --image-size 512 --frames 8
     python -m tests.bench.video --grpc HOST:8001 --device cuda --checkpoint checkpoints/sam2.1_hiera_tiny.pt
 
-Without --grpc it starts the local server (CPU) on an untrained model of real size. With it, it measures a server
-that runs already, on a GPU for example, which must serve the checkpoint's weights; there it is untried.
+Without --grpc it starts the local server (CPU) on an untrained model of real size. With it, it measures a
+server that runs already, on a GPU for example, with the checkpoint's weights; there it is untried.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def report(way: str, ours: FrameCost, theirs: FrameCost) -> None:
     """Ratios first; seconds are this machine's at this moment."""
     processor = f", processor time {ours.cpu / theirs.cpu:.2f}" if ours.cpu else ""
     print(
-        f"{way}: server / in process {ours.seconds / theirs.seconds:.2f} by the clock{processor}; pixels equal"
-        f" in every mask {agreement(ours, theirs):.5f}"
+        f"{way}: server / in process {ours.seconds / theirs.seconds:.2f} by the clock{processor}; pixels"
+        f" equal in every mask {agreement(ours, theirs):.5f}"
     )
     parts = ", ".join(f"{part} {1000 * s:.1f}" for part, s in ours.parts.items())
     print(

@@ -2,7 +2,7 @@
 
     python -m tests.bench.video_overhead --image-size 512 --frames 10
 
-An untrained tiny of real size. Ratios say more than seconds on a busy machine, and those of processor time most.
+An untrained tiny of real size. Ratios say more than seconds on a busy machine, those of processor time most.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def main() -> None:
                     parts = ", ".join(f"{part} {s:.3f}" for part, s in cost.parts.items())
                     graphs = sum(s for part, s in cost.parts.items() if part != "decode")
                     print(
-                        f"{objects} objects, {way}: by the clock, frame / graphs {cost.seconds / graphs:.3f};"
-                        f" processor time, all / graphs' processes {cost.cpu / cost.graphs_cpu:.3f}, all / the"
-                        f" same graphs alone {cost.cpu / alone:.3f}; {cost.seconds:.3f} s per frame ({parts});"
-                        f" bytes per frame: {cost.sent_bytes} sent, {cost.answered_bytes} answered",
+                        f"{objects} objects, {way}: by the clock, frame / graphs"
+                        f" {cost.seconds / graphs:.3f}; processor time, all / graphs' processes"
+                        f" {cost.cpu / cost.graphs_cpu:.3f}, all / the same graphs alone"
+                        f" {cost.cpu / alone:.3f}; {cost.seconds:.3f} s per frame ({parts}); bytes per frame:"
+                        f" {cost.sent_bytes} sent, {cost.answered_bytes} answered",
                         flush=True,
                     )
     for way in ("frame by frame", "one upload"):
