@@ -37,6 +37,16 @@ FRAME_SIZE = (1280, 720)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+class KnownLength(Sam2VideoInferenceSession):
+    """Frames come one after another, but their number is known, as it is to the server."""
+
+    length = 0
+
+    @property
+    def num_frames(self) -> int:
+        return self.length
+
+
 class InProcess:
     """transformers' model, with frames as ours are resized: the masks of one click are then the same."""
 
@@ -47,9 +57,8 @@ class InProcess:
     @torch.inference_mode()
     def measure(self, files: list[bytes], objects: int) -> FrameCost:
         width, height = opened(files[0]).size
-        session = Sam2VideoInferenceSession(
-            torch.zeros((0, 3, self._side, self._side)), height, width, self._device
-        )
+        session = KnownLength(None, height, width, *[self._device] * 3, torch.float32)
+        session.length = len(files)
         masks: list[Any] = []
         for frame, file in enumerate(files):
             if frame == WARM_UP_FRAMES:

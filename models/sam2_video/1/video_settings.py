@@ -29,6 +29,8 @@ class ServiceLimits:
     max_pending_steps: int
     max_concurrent_steps: int
     max_pending_bytes: int
+    # What one of several tenants may have of these, and of requests in flight.
+    tenant_percent: int
 
 
 @dataclass(frozen=True)
