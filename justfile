@@ -46,15 +46,25 @@ export size *args: (_install "client,server,export")
 train-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.train "$@"
 
+# Train the small model's memory, which tracks through video, on moving scenes (options: just train-demo-video --help)
+[group('models')]
+train-demo-video *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.video.train "$@"
+
 # Write the small model's ONNX files from its weights
 [group('models')]
 export-demo: (_install "client,server,export,dev,front")
-    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo --untrained-memory 0
+    {{ python }} -m export --checkpoint export/demo_model/weights --onnx-only export/demo_model/onnx --model-name demo
 
 # Measure the small model on held-out scenes and photographs (options: just evaluate-demo --help)
 [group('models')]
 evaluate-demo *args: (_install "client,server,export,dev,front")
     {{ python }} -m export.demo_model.evaluate "$@"
+
+# Measure the small model's tracking on held-out clips, by torch or a server (options: just evaluate-demo-video --help)
+[group('models')]
+evaluate-demo-video *args: (_install "client,server,export,dev,front")
+    {{ python }} -m export.demo_model.video.evaluate "$@"
 
 # Start the server in the foreground on model_repository/ (Ctrl-C stops it; options: just serve --help)
 [group('server')]
@@ -135,6 +145,11 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# Everything in an image, against Meta's generator over PyTorch in float32: masks that changed sides are counted
+[group('measurements')]
+compare-everything: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.everything_against_torch
+
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
 stress *args: (_install "client,server,export,dev,front")
@@ -170,6 +185,11 @@ test-video-full-size *args: (_install "client,server,export,dev")
 soak-video *args: (_install "client,server,export,dev")
     {{ python }} -m tests.soak.soak_video "$@"
 
+# Paintera's model as it is meant, an untrained large at 1024 px, against Meta's encoder and decoder (6 GB, minutes)
+[group('measurements')]
+test-paintera *args: (_install "client,server,export,dev,front")
+    {{ python }} -m pytest -s --timeout 3600 tests/server/paintera_large.py "$@"
+
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
 [group('deployment')]
 deploy *args: (_install "client,server,export")
@@ -195,7 +215,7 @@ reload *args: (_install "client,server,export")
 gpu-check *args: (_install "client,server,export")
     {{ python }} -m gpu_check "$@"
 
-# Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+# Build the image with the PyPI wheel without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
 [group('deployment')]
 test-image: (_install "client,server")
     docker/test-image.sh

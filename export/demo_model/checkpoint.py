@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import Sam2Model
+from transformers import Sam2Model, Sam2VideoModel
 
 
 @dataclass
 class TrainingState:
     """All that the next step depends on, besides the batch, which the step number decides."""
 
-    model: Sam2Model
-    average: Sam2Model  # exponential moving average of the weights: what is shipped
+    model: Sam2Model | Sam2VideoModel
+    average: (
+        Sam2Model | Sam2VideoModel
+    )  # exponential moving average of the weights: what is shipped
     heads: nn.Module
     optimizer: Optimizer
     choices: np.random.Generator  # draws that are made in the loop, not in the batch

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Config, Sam2Model, Sam2VideoModel
+
+from export.checkpoint_keys import transformers_video_keys
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 IMAGE_SIZE = 256
@@ -46,7 +48,9 @@ def load_model(weights_dir: Path = WEIGHTS_DIR) -> Sam2Model:
     """The demo architecture with the weights of `weights_dir`, in FP32."""
     model = Sam2Model(Sam2Config.from_pretrained(weights_dir))
     state = load_file(weights_dir / "model.safetensors")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    memory = transformers_video_keys(state)  # beside the image model's weights, for video
+    kept = {name: tensor.float() for name, tensor in state.items() if name not in memory}
+    model.load_state_dict(kept)
     return model.eval()
 
 
@@ -78,22 +82,35 @@ def encode(model: Sam2Model, images: Tensor) -> Features:
     )
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What the mask decoder says to N prompts.
+
+    `planes` [N, 4, S/4, S/4] low-res logits, `iou_predictions` [N, 4], `object_scores` [N, 1] logits,
+    `mask_tokens` [N, 4, C], from which a video's object pointers are made.
+    """
+
+    planes: Tensor
+    iou_predictions: Tensor
+    object_scores: Tensor
+    mask_tokens: Tensor
+
+
 def decode(
-    model: Sam2Model,
+    model: Sam2Model | Sam2VideoModel,
     features: Features,
     point_coords: Tensor,
     point_labels: Tensor,
     mask_input: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Decoded:
     """All four mask planes for N prompts, N a multiple of the B images, image by image.
 
-    `point_coords` [N, P, 2] in pixels of the S x S input, `point_labels` [N, P] with SAM 2's
-    labels (box corners 2 and 3, padding -1); the padding point that always follows is added here.
-    Returns low-res logits [N, 4, S/4, S/4], IoU predictions [N, 4], object score logits [N, 1].
+    `image_embed` and the high-resolution features may be of different B. `point_coords` [N, P, 2] in
+    pixels of the S x S input, `point_labels` [N, P] with SAM 2's labels (box corners 2 and 3, padding
+    -1); the padding point that always follows is added here.
     """
     decoder, prompt_encoder = model.mask_decoder, model.prompt_encoder
     prompts = len(point_coords)
-    per_image = prompts // len(features.image_embed)
     sparse = prompt_encoder._embed_points(point_coords[:, None], point_labels[:, None], pad=True)
     if mask_input is None:
         dense = prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
@@ -103,12 +120,13 @@ def decode(
         [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight]
     )
     tokens = torch.cat([output_tokens.expand(prompts, 1, -1, -1), sparse], dim=2)
-    source = features.image_embed.repeat_interleave(per_image, 0) + dense
+    embed = features.image_embed
+    source = embed.repeat_interleave(prompts // len(embed), 0) + dense
     positions = model.get_image_wide_positional_embeddings().expand(prompts, -1, -1, -1)
     tokens, image = decoder.transformer(tokens, source, positions, None)
 
     def add_per_image(upscaled: Tensor, skip: Tensor) -> Tensor:
-        grouped = upscaled.view(-1, per_image, *upscaled.shape[1:])
+        grouped = upscaled.view(len(skip), -1, *upscaled.shape[1:])
         return (grouped + skip[:, None]).flatten(0, 1)
 
     image = image.transpose(2, 3).reshape(source.shape)
@@ -119,6 +137,9 @@ def decode(
     weights = torch.stack(
         [mlp(tokens[:, 0, 2 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
     )
-    planes = (weights @ upscaled.flatten(2)).view(prompts, -1, *upscaled.shape[-2:])
-    iou_predictions = decoder.iou_prediction_head(tokens[:, 0, 1])
-    return planes, iou_predictions, decoder.pred_obj_score_head(tokens[:, 0, 0])
+    return Decoded(
+        planes=(weights @ upscaled.flatten(2)).view(prompts, -1, *upscaled.shape[-2:]),
+        iou_predictions=decoder.iou_prediction_head(tokens[:, 0, 1]),
+        object_scores=decoder.pred_obj_score_head(tokens[:, 0, 0]),
+        mask_tokens=tokens[:, 0, 2:6],
+    )

@@ -123,7 +123,8 @@ class TorchPredictor:
             raise RuntimeError("set_image has not been called")
         coords, labels = self._prompt_tensors(point_coords, point_labels, box)
         earlier = None if mask_input is None else torch.as_tensor(mask_input).to(self._device)
-        planes, iou, _ = decode(self._model, self._features, coords, labels, earlier)
+        answer = decode(self._model, self._features, coords, labels, earlier)
+        planes, iou = answer.planes, answer.iou_predictions
         if multimask_output:
             planes, iou = planes[:, 1:], iou[:, 1:]
         else:

@@ -30,7 +30,7 @@ LEAST_LABELLED_AREA = 0.0015  # share of the image
 TRAINING_STREAM, HELDOUT_STREAM = 1, 2  # first word of a scene's seed: the two never meet
 
 
-def _paint_background(rng: np.random.Generator, scene: Scene) -> FloatImage:
+def paint_background(rng: np.random.Generator, scene: Scene) -> FloatImage:
     height, width = scene.height, scene.width
     image = np.empty((height, width, 3), np.float32)
     image[:] = scene.background
@@ -133,7 +133,7 @@ def make_scene(rng: np.random.Generator, size: int = 256) -> tuple[ByteImage, By
     ratio of up to 1.65 and squashed to the square, as the server squashes photographs.
     """
     scene = random_scene(rng, size)
-    image = _paint_background(rng, scene)
+    image = paint_background(rng, scene)
     labels = np.zeros((scene.height, scene.width), np.uint8)
     placer = Placer(rng, scene)
     for label in range(1, scene.object_count + 1):

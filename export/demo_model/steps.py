@@ -47,7 +47,9 @@ class Schedule:
         return max(0.5, 1 - progress / 0.6)  # never 0: without it masks leak into look-alikes
 
 
-def _next_click(planes: Tensor, coverage: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def next_click(
+    planes: Tensor, coverage: Tensor, chosen: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """A click in a mistake of the chosen planes, likelier deep inside it.
 
     Coordinates [N, 1, 2] in pixels of the input, labels [N, 1], the chosen planes [N, 1, s, s].
@@ -59,10 +61,10 @@ def _next_click(planes: Tensor, coverage: Tensor, chosen: Tensor) -> tuple[Tenso
     weight = (wrong * depth.square()).flatten(1)
     perfect = weight.sum(1) <= 0
     weight = torch.where(perfect[:, None], coverage.flatten(1) ** 4 + 1e-6, weight)
-    cell = torch.multinomial(weight, 1)
+    cell = torch.multinomial(weight, 1, generator=generator)
     label = ((coverage.flatten(1).gather(1, cell) > 0.5) | perfect[:, None]).long()
     xy = torch.stack([cell % LOW_RES_SIZE, cell // LOW_RES_SIZE], dim=-1)
-    jitter = torch.rand(xy.shape, device=xy.device)
+    jitter = torch.rand(xy.shape, device=xy.device, generator=generator)
     return (xy + jitter) * _CELL - 0.5, label, earlier
 
 
@@ -81,27 +83,27 @@ def training_loss(
     coverage = F.avg_pool2d(batch.coverage, batch.coverage.shape[-1] // LOW_RES_SIZE)
     target = batch.coverage if progress >= schedule.fine_targets_from else coverage
     nearby = neighbourhood(target)
-    planes, iou_predictions, object_score = decode(state.model, features, coords, labels, None)
+    answer = decode(state.model, features, coords, labels, None)
+    planes = answer.planes
     scores = score_planes(planes, target, nearby, focal_weight)
-    loss = loss + prompt_loss(scores, iou_predictions, object_score)
+    loss = loss + prompt_loss(scores, answer.iou_predictions, answer.object_scores)
     ownership = schedule.ownership_weight(progress)
     loss = loss + 0.5 * ownership * ownership_loss(planes, coverage, images)
 
-    best = 1 + iou_predictions[:, 1:].argmax(1)
+    best = 1 + answer.iou_predictions[:, 1:].argmax(1)
     top_iou = scores.iou.gather(1, best[:, None]).mean()
     first = top_iou if batch.kind == "click" else scores.iou[:, 0].mean()
     figures = {f"{batch.kind} IoU": first.item()}
     chosen = best if batch.kind == "click" else torch.zeros_like(best)
     for _ in range(int(state.choices.choice(3, p=(0.45, 0.42, 0.13)))):
-        click, label, earlier = _next_click(planes, coverage, chosen)
+        click, label, earlier = next_click(planes, coverage, chosen)
         coords, labels = torch.cat([coords, click], 1), torch.cat([labels, label], 1)
         with_mask = state.choices.random() < 0.8
         mask_input = earlier.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT) if with_mask else None
-        planes, iou_predictions, object_score = decode(
-            state.model, features, coords, labels, mask_input
-        )
+        answer = decode(state.model, features, coords, labels, mask_input)
+        planes = answer.planes
         scores = score_planes(planes, target, nearby, focal_weight)
-        loss = loss + 0.7 * prompt_loss(scores, iou_predictions, object_score)
+        loss = loss + 0.7 * prompt_loss(scores, answer.iou_predictions, answer.object_scores)
         chosen = torch.zeros_like(best)
         figures["corrected IoU"] = scores.iou[:, 0].mean().item()
     return loss, {"loss": loss.item(), "dense loss": field_loss.item(), **figures}

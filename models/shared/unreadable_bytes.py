@@ -64,7 +64,7 @@ def describe_unreadable(
     if _is_base64_of(head, file_starts):
         return f"{length} bytes of base64 text, which is not decoded here; {SEND_BYTES}"
     if _is_text_of_picture(data):
-        what = "an image file that was turned into text (UTF-8) on its way"
+        what = "an image file that something turned into text (UTF-8)"
         return f"{length} bytes of {what}; {SEND_BYTES}"
     for offset, start, name in OTHER_FILES:
         if data[offset : offset + len(start)] == start or (not offset and head.startswith(start)):

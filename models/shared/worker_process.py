@@ -7,6 +7,7 @@ model's own process. Why one that stays: starting Python for every request costs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -115,8 +116,9 @@ class WorkerProcess:
         """Ends it, for the caller who holds it."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._input, self._output):
-            pipe.close()
+        self._output.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that it never read
+            self._input.close()
 
     def end_input(self) -> None:
         """What its parent's end means to it: it leaves by itself."""

@@ -15,6 +15,7 @@ from answer_room import NoSharedMemoryError
 from event_loop import EventLoop, respond_at_once
 from inner_models import InnerModelError, call, restore_code
 from mask_encoding import InvalidOutputError, parse_mask_formats
+from request_caller import Callers, InvalidCallerError
 from request_gate import GateFullError, RequestGate
 from session_steps import LOW_RES_DIVISOR, EncodedFrame, VideoFrame
 from session_table import SessionTable
@@ -56,9 +57,13 @@ class TritonPythonModel:
             self.settings.service,
             self.settings.step,
             open_video=self.decoders.open,
+            attention=self.settings.attention,
             observe_step=self.metrics.observe_step,
         )
-        self.gate = RequestGate(self.settings.max_requests_in_flight)
+        self.callers = Callers.from_environment(os.environ)
+        self.gate = RequestGate(
+            self.settings.max_requests_in_flight, self.settings.service.tenant_percent
+        )
         self.stop_notice = StopNotice.from_environment(os.environ)
         # BLS calls and the encoding of masks block a thread each.
         self.loop = EventLoop("sam2-video", 4 * self.settings.service.max_concurrent_steps)
@@ -67,31 +72,34 @@ class TritonPythonModel:
     def execute(self, requests):
         for request in requests:
             try:
-                self.gate.enter()
+                tenant = self.callers.read(request.parameters()).tenant
+                self.gate.enter(tenant)
+            except InvalidCallerError as error:
+                respond_at_once(request, refuse(error, pb_utils.TritonError.INVALID_ARG))
             except GateFullError as error:
                 respond_at_once(request, refuse(error, pb_utils.TritonError.UNAVAILABLE))
             else:
-                self.loop.serve(request, self._answer)
+                self.loop.serve(request, partial(self._answer, tenant))
 
     def finalize(self):
         self.loop.close()
         self.decoders.shut_down()
 
-    async def _answer(self, request):
+    async def _answer(self, tenant, request):
         try:
-            status, response = await self._respond(request)
+            status, response = await self._respond(tenant, request)
         finally:
-            self.gate.leave()
+            self.gate.leave(tenant)
         command = read(request, "command")
         name = "" if command is None else str(command[0], "utf-8", "replace")
         self.metrics.steps[name if name in TENSORS else "unknown", status] += 1
         return response
 
-    async def _respond(self, request):
+    async def _respond(self, tenant, request):
         """The answer's status by name, and the answer."""
         codes = pb_utils.TritonError
         try:
-            return "OK", await self._take_step(request)
+            return "OK", await self._take_step(tenant, request)
         except CancelledStepError:
             return "CANCELLED", refuse_cancelled()
         except StepRefusedError as error:
@@ -109,7 +117,7 @@ class TritonPythonModel:
             status, reason = "INTERNAL", FAILED
         return status, refuse(reason, getattr(codes, status))
 
-    async def _take_step(self, request):
+    async def _take_step(self, tenant, request):
         if request.is_cancelled():
             raise CancelledStepError
         self.stop_notice.check()
@@ -117,6 +125,7 @@ class TritonPythonModel:
         command = parse_command(
             {name: values for name, values in given.items() if values is not None},
             self.settings.service.max_session_id_bytes,
+            tenant,
         )
         wanted = set(request.requested_output_names())
         formats = parse_mask_formats(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from memory_selection import NO_LIMIT
+from tenant_shares import NO_TENANT
 from tracking import TrackingOptions
 from video_errors import InvalidStepError
 
@@ -53,6 +54,7 @@ class Command:
     reverse: bool = False
     mask_format: tuple[bytes, ...] | None = None
     options: TrackingOptions = field(default_factory=TrackingOptions)
+    tenant: str = NO_TENANT
 
     @property
     def size_bytes(self) -> int:
@@ -62,8 +64,10 @@ class Command:
         return files + sum(a.nbytes for a in arrays if a is not None)
 
 
-def parse_command(tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int) -> Command:
-    """Reads the tensors that a client sent, by name.
+def parse_command(
+    tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int, tenant: str = NO_TENANT
+) -> Command:
+    """Reads the tensors that a tenant's client sent, by name.
 
     Raises:
         InvalidStepError: naming the tensor that is missing, out of place or out of range.
@@ -102,7 +106,7 @@ def parse_command(tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes:
         given["mask_format"] = tuple(tensors["mask_format"].tolist())
     if given.get("frame_index", 0) < 0:
         raise InvalidStepError(f"frame_index: expected 0 or more, got {given['frame_index']}")
-    return Command(session_id, command, **given, options=_options(tensors))
+    return Command(session_id, command, **given, options=_options(tensors), tenant=tenant)
 
 
 def _check_presence(command: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

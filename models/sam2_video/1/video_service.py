@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from fair_turns import FairTurns
 from open_video import OpenVideo
 from session_state import SessionState
 from session_steps import (
@@ -23,6 +24,7 @@ from session_steps import (
     VideoFrame,
 )
 from session_table import SessionTable, VideoSession
+from tenant_shares import ShareFullError, TenantShares
 from tracking import TrackingOptions
 from video_commands import Command
 from video_errors import (
@@ -31,7 +33,7 @@ from video_errors import (
     NotHeldError,
     OverloadedError,
 )
-from video_graphs import RetiredWeightsError, RunGraph, Tensors, VideoGraphs
+from video_graphs import AttentionRange, RetiredWeightsError, RunGraph, Tensors, VideoGraphs
 from video_settings import ServiceLimits
 
 IsCancelled = Callable[[], bool]
@@ -71,7 +73,8 @@ class VideoService:
     """Order within sessions, fairness between them, and nothing left behind by a step that fails.
 
     Each session has at most one step among those that run or wait for one of the places to run, and these
-    go in order: so a session that asks for much waits behind the others after every step.
+    go in order: so a session that asks for much waits behind the others after every step. Tenants have their
+    turns one after another, however many sessions each of them has.
     """
 
     def __init__(
@@ -83,18 +86,22 @@ class VideoService:
         step_limits: StepLimits,
         *,
         open_video: OpenVideoFile,
+        attention: AttentionRange | None = None,
         observe_step: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._table = table
         self._run_graph = run_graph
         self._encode_frame = encode_frame
         self._open_video = open_video
+        self._attention = attention
         self._limits = limits
         self._step_limits = step_limits
         self._observe_step = observe_step
-        self._places = asyncio.Semaphore(limits.max_concurrent_steps)
-        self._lanes: dict[str, _Lane] = {}
-        self._pending_bytes = 0
+        most, percent = limits.max_concurrent_steps, limits.tenant_percent
+        self._places = FairTurns(most, max(1, most * percent // 100))
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        limit = f"max_pending_bytes {limits.max_pending_bytes}"
+        self._pending_bytes = TenantShares(limit, limits.max_pending_bytes, percent)
         self.counts = ServiceCounts()
 
     @property
@@ -108,29 +115,29 @@ class VideoService:
             StepRefusedError: why it did not happen; the session is as it was.
         """
         command = step.command
-        lane = self._lanes.get(command.session_id) or _Lane()
-        self._check_room(lane, command)
-        self._lanes[command.session_id] = lane
+        key = command.tenant, command.session_id
+        lane = self._lanes.get(key) or _Lane()
+        self._take_room(lane, command)
+        self._lanes[key] = lane
         lane.steps += 1
-        self._pending_bytes += command.size_bytes
         ahead = self._encode_ahead(step) if lane.steps == 2 else None
-        session = self._table.peek(command.session_id)
+        session = self._table.peek(command.session_id, command.tenant)
         if session is not None:
             session.steps += 1
         try:
-            async with lane.turn, self._places:
+            async with lane.turn, self._places.turn(command.tenant):
                 return await self._carry_out(step, ahead)
         finally:
             if session is not None:
                 session.steps -= 1
             if ahead is not None:
                 ahead.cancel()
-            self._pending_bytes -= command.size_bytes
+            self._pending_bytes.give_back(command.tenant, command.size_bytes)
             lane.steps -= 1
             if not lane.steps:
-                del self._lanes[command.session_id]
+                del self._lanes[key]
 
-    def _check_room(self, lane: _Lane, command: Command) -> None:
+    def _take_room(self, lane: _Lane, command: Command) -> None:
         limits = self._limits
         if lane.steps >= limits.max_pending_steps:
             self.counts.overloaded += 1
@@ -138,18 +145,19 @@ class VideoService:
                 f"session_id: {lane.steps} steps of this session wait already (max_pending_steps"
                 f" {limits.max_pending_steps}); wait for an answer before the next request"
             )
-        if self._pending_bytes + command.size_bytes > limits.max_pending_bytes:
+        try:
+            self._pending_bytes.take(command.tenant, command.size_bytes)
+        except ShareFullError as error:
             self.counts.overloaded += 1
             raise OverloadedError(
-                f"{'image' if command.video is None else 'video'}: {self._pending_bytes} bytes of requests"
-                " wait already (max_pending_bytes"
-                f" {limits.max_pending_bytes}); try again in a moment"
-            )
+                f"{'image' if command.video is None else 'video'}: as many bytes of requests wait already as"
+                f" may ({error}); try again in a moment"
+            ) from error
 
     def _encode_ahead(self, step: Step[Shown]) -> asyncio.Task[EncodedFrame] | None:
         """Encodes the frame of the step that comes next while the one before it is still being tracked."""
         command = step.command
-        session = self._table.peek(command.session_id)
+        session = self._table.peek(command.session_id, command.tenant)
         source = None if session is None else _source_of(command, session)
         if source is None:
             return None
@@ -168,7 +176,7 @@ class VideoService:
             raise CancelledStepError("the client cancelled this request")
         if command.name == "start":
             return await self._start(step)
-        session = self._table.find(command.session_id)
+        session = self._table.find(command.session_id, command.tenant)
         if command.name == "close":
             self._table.close(session)
             return await step.show(command, StepAnswer(), SessionState(), session)
@@ -193,14 +201,14 @@ class VideoService:
     async def _start(self, step: Step[Shown]) -> Shown:
         """A new session, with all that it is started with or not at all."""
         command, options, state = step.command, step.command.options, SessionState()
-        self._table.check_place(command.session_id)
+        self._table.check_place(command.session_id, command.tenant)
         if command.video is not None:
             video = await self._open_video(command.video, step.is_cancelled)
             state = SessionState(video=video, original_hw=video.original_hw)
         session = None
         try:
             options = _with_length(options, state.video)
-            session = self._table.start(command.session_id, options)
+            session = self._table.start(command.session_id, options, command.tenant)
             self._table.commit(session, state)
             shown = await step.show(command, StepAnswer(), state, session)
             if step.is_cancelled():
@@ -229,7 +237,7 @@ class VideoService:
                 return await ahead
             return await self._encode_frame(source, step.is_cancelled)
 
-        graphs = VideoGraphs(run_graph)
+        graphs = VideoGraphs(run_graph, self._attention)
         return SessionSteps(graphs, encode_frame, session.options, self._step_limits)
 
 

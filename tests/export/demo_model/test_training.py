@@ -95,7 +95,8 @@ def test_decoding_agrees_with_transformers(model):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (images / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     with torch.no_grad():
-        planes, iou, _ = decode(model, encode(model, images), coords, labels, mask_input)
+        answer = decode(model, encode(model, images), coords, labels, mask_input)
+        planes, iou = answer.planes, answer.iou_predictions
         expected = model(
             pixel_values=pixels,
             input_points=coords[:, None],

@@ -35,6 +35,7 @@ STEP_LIMITS = StepLimits(
 )
 TABLE_LIMITS = TableLimits(
     max_sessions=3,
+    tenant_percent=50,
     session_idle_seconds=60,
     memory_budget_bytes=10_000_000,
     memory_window_frames=6,
@@ -42,7 +43,11 @@ TABLE_LIMITS = TableLimits(
     pointer_window_frames=30,
 )
 SERVICE_LIMITS = ServiceLimits(
-    max_session_id_bytes=256, max_pending_steps=4, max_concurrent_steps=2, max_pending_bytes=1000
+    max_session_id_bytes=256,
+    max_pending_steps=4,
+    max_concurrent_steps=2,
+    max_pending_bytes=1000,
+    tenant_percent=50,
 )
 
 
@@ -525,7 +530,7 @@ def test_videos_count_in_the_budget_and_go_with_their_session() -> None:
 def test_the_bytes_of_a_waiting_video_count() -> None:
     async def story() -> None:
         world = World()
-        with pytest.raises(OverloadedError, match="video: 0 bytes.*max_pending_bytes"):
+        with pytest.raises(OverloadedError, match="video: as many bytes.*max_pending_bytes"):
             await world.do("a", "start", video=b"0" * 1001)
 
     asyncio.run(story())

@@ -1,0 +1,1 @@
+"""The demo model's memory: moving scenes, training by clips, tracking, and its measurement."""
