@@ -17,7 +17,8 @@ from tests.models.video.reference import one_thread
 from tests.models.video.scenarios import FRAMES, HEIGHT, WIDTH, disc
 from tests.running_server import RunningServer
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+# The reference is made within the first one's time.
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Holes of untrained masks are a matter of rounding.
 OPTIONS = {"fill_hole_area": 0, "non_overlap_masks": False}
