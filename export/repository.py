@@ -16,8 +16,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.errors import ExportError, RepositoryError
+from export.errors import ExportError, RepositoryError, refuse_unknown
 from export.onnx_files import DECODER_FILE, ENCODER_FILE, VIDEO_FILES, OnnxFile, read_onnx_file
+from export.openvino import PRECISIONS as OPENVINO_PRECISIONS
+from export.openvino import choose_openvino
 from export.shared_modules import SHARED_DIR, put_shared_modules_beside
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
@@ -31,11 +33,23 @@ _DIMS_LINE = re.compile(
     r"^(?P<head>[^#]*\bdims:\s*\[)(?P<dims>[^\]]*)(?P<tail>\][^#]*#\s*)\[(?P<formula>[^\]]*)\](?P<rest>.*)$"
 )
 _TERM = re.compile(r"(?P<symbol>[SCD])(?:/(?P<divisor>\d+))?")
+OpenVinoOption = Annotated[
+    str | None,
+    typer.Option(
+        help="fp32 or bf16: OpenVINO computes the image graphs on processors (extra `openvino`), in this "
+        "precision."
+    ),
+]
 _FREE = ("B", "M", "N", "P")
 
 
 def assemble_repository(
-    onnx_dir: Path, output_dir: Path, models_dir: Path = MODELS_DIR, *, video: bool = True
+    onnx_dir: Path,
+    output_dir: Path,
+    models_dir: Path = MODELS_DIR,
+    *,
+    video: bool = True,
+    openvino: str | None = None,
 ) -> None:
     """Write the repository to `output_dir`, replacing an earlier one as a whole.
 
@@ -45,6 +59,7 @@ def assemble_repository(
         output_dir: a new or empty directory, or a model repository.
         models_dir: the configurations and Python models to copy.
         video: False leaves out what tracks through video, even where the files are there.
+        openvino: fp32 or bf16: OpenVINO computes the image graphs, in this precision.
 
     Raises:
         RepositoryError: the files do not belong together or do not fit the configurations, or
@@ -59,6 +74,8 @@ def assemble_repository(
             check_against_config(building / model / "config.pbtxt", file)
             (building / model / VERSION).mkdir(exist_ok=True)
             shutil.copyfile(file.path, building / model / VERSION / "model.onnx")
+        if openvino is not None:
+            choose_openvino(building, openvino)
 
 
 def is_of_video(model: str) -> bool:
@@ -233,10 +250,13 @@ def main(
     no_video: Annotated[
         bool, typer.Option("--no-video", help="Images alone, even if the video graphs are there.")
     ] = False,
+    openvino: OpenVinoOption = None,
 ) -> None:
     """Assemble a Triton model repository from an export's ONNX files. Needs no PyTorch."""
     try:
-        assemble_repository(onnx_dir, output_dir, video=not no_video)
+        if openvino is not None:
+            refuse_unknown("--openvino", openvino, OPENVINO_PRECISIONS)
+        assemble_repository(onnx_dir, output_dir, video=not no_video, openvino=openvino)
     except (ExportError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -52,6 +52,13 @@ def up(
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="On processors: fp32, or int8 (faster; refused where masks differ).")
+    ] = "fp32",
+    openvino: Annotated[
+        str | None,
+        typer.Option(help="On processors: fp32 or bf16 by OpenVINO instead of ONNX Runtime."),
+    ] = None,
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="TensorRT instead of CUDA; builds engines first.")
     ] = False,
@@ -78,6 +85,10 @@ def up(
     use_gpu = steps.has_nvidia_gpu() if gpu is None else gpu
     if tensorrt and not use_gpu:
         raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
+    if use_gpu and (precision != "fp32" or openvino is not None):
+        raise typer.BadParameter("--precision and --openvino are for processors; add --cpu")
+    if size is Size.demo and precision != "fp32":
+        raise typer.BadParameter("--precision: the small model in the box comes in fp32")
     options = {"secure": secure, "monitoring": monitoring, "tracing": tracing}
     deployment = Deployment(
         size=size.value,
@@ -86,6 +97,8 @@ def up(
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
         image_size=image_size,
         video=not no_video,
+        cpu_precision=precision,
+        openvino=openvino,
     )
     deploy_dir = DeployDir(directory)
     try:

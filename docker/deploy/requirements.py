@@ -19,9 +19,11 @@ def requirements(pyproject: str, target: str) -> list[str]:
     if target not in ("cpu", "gpu", "front"):
         raise ValueError(f"target: expected cpu, gpu or front; got {target!r}")
     project = tomllib.loads(pyproject)["project"]
+    names = {"cpu": ("server", "openvino"), "gpu": ("server",), "front": ("front",)}[target]
     extra = [
         line
-        for line in project["optional-dependencies"]["front" if target == "front" else "server"]
+        for name in names
+        for line in project["optional-dependencies"][name]
         if target != "gpu" or _name(line) not in NOT_IN_GPU_IMAGE
     ]
     return sorted({*project["dependencies"], *extra})

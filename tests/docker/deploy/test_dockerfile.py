@@ -34,7 +34,7 @@ def test_images_install_what_pyproject_declares_and_the_gpu_image_no_second_serv
         target: {re.split(r"[^\w-]", line)[0] for line in requirements(pyproject, target)}
         for target in ("cpu", "gpu", "front")
     }
-    assert names["cpu"] - names["gpu"] == {"nvidia-pytriton", "onnxruntime"}
+    assert names["cpu"] - names["gpu"] == {"nvidia-pytriton", "onnxruntime", "openvino"}
     assert {"numpy", "pillow", "tritonclient", "psutil"} <= names["gpu"]
     assert not {"torch", "transformers", "pytest"} & names["cpu"]
     assert {"fastapi", "uvicorn", "tritonclient", "orjson"} <= names["front"]
