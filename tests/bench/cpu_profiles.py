@@ -1,8 +1,8 @@
-"""`just bench-cpu`: each CPU profile of a model beside FP32: time, memory, masks. Ratios first.
+"""`just bench-cpu`: each CPU profile of a model beside FP32: time and memory. Ratios first.
 
-Every profile is a process of its own that computes the same picture, in turns with the others, so that what else
-the machine does falls on all of them. How masks agree says the export itself (`--size demo` measures the small
-model in the box, whose masks are no noise).
+Every profile is a process of its own that computes the same picture, in turns with the others, so that what
+else the machine does falls on all of them. How masks agree says each export itself (the small model's are no
+noise, as an untrained model's would be).
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def example(node: Any, rng: np.random.Generator) -> Any:
     return (scale * rng.random(shape)).astype(DTYPES[node.type])
 
 
-def export(size: str, image_size: int, precision: str, folder: Path) -> None:
-    """Graphs into `folder`."""
+def export(size: str, image_size: int, folder: Path) -> None:
+    """FP32 graphs into `folder`."""
     model = (
         ["--checkpoint", "export/demo_model/weights"]
         if size == "demo"
         else ["--size", size, "--random-weights", "0"]
     )
-    words = ["--no-video", "--precision", precision, "--onnx-only", str(folder)]
+    words = ["--no-video", "--onnx-only", str(folder)]
     if size != "demo":
         words += ["--image-size", str(image_size)]
     done = subprocess.run(
@@ -178,6 +178,8 @@ def main(
     threads: Annotated[int, typer.Option(help="Of each graph: 1 makes seconds comparable.")] = 1,
 ) -> None:
     """Measure profiles with untrained weights of real size; seconds are processor seconds."""
+    from export.int8 import quantize  # PyTorch, which workers would hold in memory
+
     console = Console(width=120)
     profiles = profile or list(PRECISIONS)
     for one in size or ["tiny"]:
@@ -187,9 +189,11 @@ def main(
                     name: Path(scratch, "int8" if name == "int8" else "fp32")
                     for name in dict.fromkeys(("fp32", *profiles))
                 }
-                for precision in sorted({folder.name for folder in folders.values()}):
-                    console.print(f"{one}, {edge} px: exporting {precision}")
-                    export(one, edge, precision, Path(scratch, precision))
+                console.print(f"{one}, {edge} px: exporting")
+                export(one, edge, Path(scratch, "fp32"))
+                Path(scratch, "int8").mkdir()
+                for graph in ("encoder.onnx", "decoder.onnx"):
+                    quantize(Path(scratch, "fp32", graph), Path(scratch, "int8", graph))
                 console.print(
                     table(f"{one}, {edge} px, {threads} thread", measure(folders, threads))
                 )
