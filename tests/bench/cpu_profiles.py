@@ -14,7 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -23,6 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.running_server import ROOT
+
+if TYPE_CHECKING:
+    from tests.bench.whole_server import WholeServer
 
 PRECISIONS = ("fp32", "int8", "openvino fp32", "openvino bf16")
 ROUNDS = 4
@@ -171,14 +174,35 @@ def table(title: str, figures: dict[str, Figures]) -> Table:
     return made
 
 
+def server_table(title: str, figures: dict[str, WholeServer]) -> Table:
+    made = Table("profile", title=title)
+    for heading in ("MB idle", "MB after clicks", "start, s", "first click, s", "next click, ms"):
+        made.add_column(heading, justify="right")
+    for profile, of in figures.items():
+        made.add_row(
+            profile,
+            f"{of.idle_mb:.0f}",
+            f"{of.used_mb:.0f}",
+            f"{of.start_seconds:.1f}",
+            f"{of.first_seconds:.2f}",
+            f"{1000 * of.click_seconds:.0f}",
+        )
+    return made
+
+
 def main(
     size: Annotated[list[str] | None, typer.Option(help="Repeat for more; also demo.")] = None,
     image_size: Annotated[list[int] | None, typer.Option(help="Repeat for more.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help=", ".join(PRECISIONS))] = None,
     threads: Annotated[int, typer.Option(help="Of each graph: 1 makes seconds comparable.")] = 1,
+    server: Annotated[
+        bool, typer.Option("--server", help="Serve each profile as well: start, memory, clicks.")
+    ] = False,
 ) -> None:
     """Measure profiles with untrained weights of real size; seconds are processor seconds."""
-    from export.int8 import quantize  # PyTorch, which workers would hold in memory
+    # Heavy, and workers would hold it in memory.
+    from export.int8 import quantize
+    from tests.bench.whole_server import whole_server
 
     console = Console(width=120)
     profiles = profile or list(PRECISIONS)
@@ -194,9 +218,11 @@ def main(
                 Path(scratch, "int8").mkdir()
                 for graph in ("encoder.onnx", "decoder.onnx"):
                     quantize(Path(scratch, "fp32", graph), Path(scratch, "int8", graph))
-                console.print(
-                    table(f"{one}, {edge} px, {threads} thread", measure(folders, threads))
-                )
+                figures = measure(folders, threads)
+                console.print(table(f"{one}, {edge} px, {threads} thread", figures))
+                if server:
+                    served = {name: whole_server(at, name) for name, at in folders.items()}
+                    console.print(server_table(f"{one}, {edge} px, whole server", served))
 
 
 if __name__ == "__main__":
