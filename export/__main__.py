@@ -14,6 +14,8 @@ from rich.console import Console
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from export.checkpoint import LoadedCheckpoint, Memory, load_checkpoint, random_checkpoint
+from export.client_graphs import write_client_features, write_client_pixels
+from export.client_models import FEATURES_FILE, PIXELS_FILE, why_left_out
 from export.download import checkpoint_path
 from export.errors import CheckpointError, ExportError, refuse_unknown
 from export.graphs import build_graphs, build_video_graphs
@@ -26,7 +28,7 @@ from export.openvino import has_bf16
 from export.options import refuse_contradictions, refuse_wrong_engine
 from export.precision import PRECISIONS, Precision, with_precision
 from export.repository import OpenVinoOption, assemble_repository, refuse_other_directories
-from export.sizes import SIZES, SizeName, image_size_of, size_of_model_cfg
+from export.sizes import SIZES, SizeName, image_size_of, size_of, size_of_model_cfg
 from export.verify import table_of, verify
 from export.verify_video import verify_video
 from export.video_export import VideoFiles, video_metadata, write_video_graphs
@@ -65,7 +67,7 @@ def export_graphs(
             say_written(file)
         del graphs
         measured = verify(files, checkpoint.model, written_as, status.update)
-        written = list(files)
+        written = [*files, *_client_files(checkpoint, onnx_dir, metadata, console)]
         if checkpoint.video is not None:
             video_files = VideoFiles.in_folder(onnx_dir)
             status.update("video graphs: tracing and writing")
@@ -90,6 +92,23 @@ def export_graphs(
             say_written(file, precision)
         say_agreement(agreements, checkpoint, "INT8", console)
     return written
+
+
+def _client_files(
+    checkpoint: LoadedCheckpoint, onnx_dir: Path, metadata: dict[str, str], console: Console
+) -> list[Path]:
+    """The graphs for decoders in clients, where this is the model that those were made for."""
+    image_size, size = int(metadata["image_size"]), size_of(checkpoint.model.config) or ""
+    if (reason := why_left_out(size, image_size)) is not None:
+        console.print(f"sam2.1_large_encoder (Paintera) left out: {reason}", highlight=False)
+        return []
+    metadata = {**metadata, "size": size}
+    pixels, features = onnx_dir / PIXELS_FILE, onnx_dir / FEATURES_FILE
+    no_memory_embedding = checkpoint.model.no_memory_embedding.detach().cpu().numpy()
+    write_client_pixels(pixels, image_size, metadata)
+    write_client_features(features, image_size, no_memory_embedding, metadata)
+    console.print("sam2.1_large_encoder (Paintera): its graphs written", highlight=False)
+    return [pixels, features]
 
 
 def check_device(device: str) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from export.client_models import CLIENT_FILES, CLIENT_MODELS, check_fit
 from export.errors import ExportError, RepositoryError, refuse_unknown
 from export.onnx_files import DECODER_FILE, ENCODER_FILE, VIDEO_FILES, OnnxFile, read_onnx_file
 from export.openvino import PRECISIONS as OPENVINO_PRECISIONS
@@ -61,6 +62,8 @@ def assemble_repository(
         video: False leaves out what tracks through video, even where the files are there.
         openvino: fp32 or bf16: OpenVINO computes the image graphs, in this precision.
 
+    Models for decoders in clients come along where the export wrote their files (export/client_models.py).
+
     Raises:
         RepositoryError: the files do not belong together or do not fit the configurations, or
             `output_dir` holds something else than a model repository.
@@ -69,7 +72,7 @@ def assemble_repository(
     refuse_other_directories(output_dir)
     sizes = sizes_of(list(files.values()))
     with replaced_directory(output_dir) as building:
-        _copy_models(models_dir, building, sizes)
+        _copy_models(models_dir, building, sizes, client=CLIENT_MODELS[0] in files)
         for model, file in files.items():
             check_against_config(building / model / "config.pbtxt", file)
             (building / model / VERSION).mkdir(exist_ok=True)
@@ -99,6 +102,11 @@ def _read_files(onnx_dir: Path, video: bool) -> dict[str, OnnxFile]:
     files = {f"sam2_{Path(name).stem}": read_onnx_file(onnx_dir / name) for name in names}
     encoder, decoder, *of_video = files.values()
     _check_pair(encoder, decoder)
+    for name in CLIENT_FILES if (onnx_dir / CLIENT_FILES[0]).is_file() else ():
+        file = read_onnx_file(onnx_dir / name)
+        check_fit(file.path, file.metadata)
+        _check_pair(encoder, file)
+        files[f"sam2_{Path(name).stem}"] = file
     for file in of_video:
         _check_pair(encoder, file)
         _check_pair(of_video[0], file, ("memory_fingerprint", "memory_channels"))
@@ -224,12 +232,14 @@ def _check_pair(
             )
 
 
-def _copy_models(models_dir: Path, building: Path, sizes: dict[str, int]) -> None:
+def _copy_models(models_dir: Path, building: Path, sizes: dict[str, int], *, client: bool) -> None:
     configs = sorted(models_dir.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"{models_dir}: no */config.pbtxt; is this the folder models/?")
     for config in configs:
         if "D" not in sizes and is_of_video(config.parent.name):
+            continue
+        if not client and config.parent.name in CLIENT_MODELS:
             continue
         source, copy = config.parent, building / config.parent.name
         shutil.copytree(

@@ -19,8 +19,11 @@ STOP_SECONDS = 60
 class RunningFront:
     """`triton-sam2-front` before a Triton server; use it in a `with`."""
 
-    def __init__(self, triton: str, folder: Path, *options: str) -> None:
-        self._triton = triton
+    def __init__(
+        self, triton: str, folder: Path, *options: str, environment: dict[str, str] | None = None
+    ) -> None:
+        self.triton = triton
+        self._environment = environment or {}
         self._folder = folder
         self._options = options
         self.ports: dict[str, int] = {}
@@ -30,11 +33,11 @@ class RunningFront:
         self._output = (self._folder / "front.txt").open("w")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "front", "--triton", self._triton),
+                *(sys.executable, "-m", "front", "--triton", self.triton),
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *self._options,
             ],
-            env=os.environ | {"PYTHONPATH": str(ROOT / "client")},
+            env=os.environ | {"PYTHONPATH": str(ROOT / "client")} | self._environment,
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
@@ -88,4 +91,6 @@ class RunningFront:
         if match:
             names = ("http", "grpc", "metrics")
             self.ports = {name: int(port) for name, port in zip(names, match.groups(), strict=True)}
+            if keyless := re.search(r", without keys :(\d+)", self.output()):
+                self.ports["keyless"] = int(keyless[1])
         return match is not None

@@ -16,23 +16,26 @@ _ERROR = {
         "error": {"type": "string", "example": "point: expected X,Y[,LABEL[,OBJECT]], got '5'"}
     },
 }
+_SHAPES: dict[str, Any] = {
+    "rle": {
+        "type": "object",
+        "description": "COCO compressed RLE (format=rle).",
+        "properties": {
+            "size": {"type": "array", "items": {"type": "integer"}},
+            "counts": {"type": "string"},
+        },
+    },
+    "polygons": {
+        "type": "array",
+        "description": "Outer outlines, x and y in pixels (format=polygons).",
+        "items": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    },
+}
 _MASK = {
     "type": "object",
     "properties": {
         "iou": {"type": "number", "description": "The model's own estimate of the mask's quality."},
-        "rle": {
-            "type": "object",
-            "description": "COCO compressed RLE (format=rle).",
-            "properties": {
-                "size": {"type": "array", "items": {"type": "integer"}},
-                "counts": {"type": "string"},
-            },
-        },
-        "polygons": {
-            "type": "array",
-            "description": "Outer outlines, x and y in pixels (format=polygons).",
-            "items": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-        },
+        **_SHAPES,
     },
 }
 _FACTS = {
@@ -66,6 +69,7 @@ def _answers(**by_status: Any) -> dict[str, Any]:
 
 
 SEGMENT = {
+    "summary": "Masks for an image and prompts",
     **_form(
         {
             "image": _IMAGE,
@@ -116,7 +120,84 @@ SEGMENT = {
         }
     ),
 }
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "points_per_side": {"type": "integer", "default": 32, "example": 16},
+    "points_per_batch": {"type": "integer", "default": 64},
+    "pred_iou_thresh": {"type": "number", "default": 0.8, "example": 0.7},
+    "stability_score_thresh": {"type": "number", "default": 0.95, "example": 0.9},
+    "stability_score_offset": {"type": "number", "default": 1.0},
+    "mask_threshold": {"type": "number", "default": 0.0},
+    "box_nms_thresh": {"type": "number", "default": 0.7},
+    "crop_n_layers": {"type": "integer", "default": 0},
+    "crop_nms_thresh": {"type": "number", "default": 0.7},
+    "crop_overlap_ratio": {"type": "number"},
+    "crop_n_points_downscale_factor": {"type": "integer", "default": 1},
+    "point_grids": {"type": "string", "description": "JSON: lists of [x, y] in the unit square."},
+    "min_mask_region_area": {"type": "integer", "default": 0},
+    "use_m2m": {"type": "boolean", "default": False},
+    "multimask_output": {"type": "boolean", "default": True},
+    "min_mask_area": {"type": "integer", "description": "Smaller masks are left out."},
+    "max_mask_area": {"type": "integer", "description": "Larger masks are left out."},
+    "mask_nms_thresh": {"type": "number", "description": "Of masks that overlap more, one stays."},
+    "mask_containment_thresh": {
+        "type": "number",
+        "description": "Masks that lie in others by more are left out.",
+    },
+    "max_masks": {"type": "integer", "description": "The best so many.", "example": 50},
+}
+_GENERATED: dict[str, Any] = {
+    **_SHAPES,
+    "area": {"type": "integer", "description": "Pixels."},
+    "bbox": {
+        "type": "array",
+        "items": {"type": "integer"},
+        "description": "x, y, width, height between the outermost pixels' centres.",
+    },
+    "predicted_iou": {"type": "number"},
+    "stability_score": {"type": "number"},
+    "point_coords": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    "crop_box": {"type": "array", "items": {"type": "integer"}},
+}
+EVERYTHING = {
+    "summary": "Every mask of an image, without prompts",
+    "description": "Meta's SAM2AutomaticMaskGenerator, in the server: its parameters by their own names.",
+    **_form(
+        {
+            "image": _IMAGE,
+            "image_id": _IMAGE_ID,
+            "format": {
+                "type": "string",
+                "enum": ["rle", "polygons", "labels", "overlay"],
+                "default": "rle",
+                "description": "rle and polygons: JSON. labels: a picture of 16 bits, each pixel its mask's"
+                " number (0: none; smaller masks over larger ones). overlay: the image and masks.",
+            },
+            **_PARAMETERS,
+        }
+    ),
+    **_answers(
+        _200={
+            "description": "Masks in the generator's order.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            **_FACTS,
+                            "masks": {
+                                "type": "array",
+                                "items": {"type": "object", "properties": _GENERATED},
+                            },
+                        },
+                    }
+                },
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    ),
+}
 WARM = {
+    "summary": "Encode an image ahead of its first click",
     **_form({"image": _IMAGE, "image_id": _IMAGE_ID}, required=("image",)),
     **_answers(
         _200={
@@ -126,6 +207,7 @@ WARM = {
     ),
 }
 FORGET = {
+    "summary": "Forget an image",
     "parameters": [
         {"name": "image_id", "in": "path", "required": True, "schema": {"type": "string"}}
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -81,9 +81,8 @@ class HttpProtocol:
             limits = self._service.limits
             body = await read_body(request, limits, reservation)
             outcome.in_bytes = len(body)
-            message, wanted = read_request(facts, body, _json_length(request), limits)
-            prepared = await self._service.prepared(caller, message)
-            del message
+            triton_request, wanted = read_request(facts, body, _json_length(request), limits)
+            prepared = await self._service.prepared(caller, triton_request)
             raw = await unless_gone(request, self._service.infer(prepared))
             pieces, json_bytes = write_answer(raw, wanted, limits)
             del raw
@@ -98,13 +97,21 @@ async def answered(
     request: Request,
     call: str,
     answer: Callable[[Caller, Reservation, Outcome], Awaitable[Response]],
+    *,
     interface: str = "http",
+    refuse: Callable[[Refusal], Response] | None = None,
+    credentials: Mapping[str, str] | None = None,
 ) -> Response:
-    """Recognises the caller, counts the request, and turns whatever is raised into an answer."""
+    """Recognises the caller, counts the request, and turns whatever is raised into an answer.
+
+    `refuse` is how the caller's tool is told no (Triton's form without it); `credentials` are headers with
+    its key, where it sends the key in a way of its own.
+    """
+    refuse = refuse or refused
     try:
-        caller = service.callers.recognise(request.headers)
+        caller = service.callers.recognise(request.headers if credentials is None else credentials)
     except Refusal as refusal:
-        return refused(refusal)
+        return refuse(refusal)
     with service.metrics.observed(interface, call, caller.tenant or "", caller.name) as outcome:
         try:
             with service.admitted(caller) as reservation:
@@ -119,7 +126,7 @@ async def answered(
             if known.inside:
                 service.metrics.log("failure", call=call, error=known.inside[:500])
             outcome.status = known.code.name
-            return refused(known)
+            return refuse(known)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -26,6 +26,19 @@ def check_weight(data: bytes, limits: Limits) -> None:
     weight.add(_REQUEST, 0, len(data))
 
 
+def split_raws(data: bytes) -> tuple[bytes, list[memoryview]]:
+    """A ModelInferRequest without its raw_input_contents, and these, not copied."""
+    rest: list[memoryview] = []
+    raws: list[memoryview] = []
+    view = memoryview(data)
+    for field in _fields(data, 0, len(data)):
+        if (field.number, field.wire_type) == (7, _BYTES):
+            raws.append(view[field.start : field.end])
+        else:
+            rest.append(view[field.field_start : field.end])
+    return b"".join(rest), raws
+
+
 def read_id(data: bytes, longest: int) -> str:
     """A request's id, for the answer to a message that nobody has parsed; "" where it cannot be read."""
     found = b""

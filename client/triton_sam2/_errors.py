@@ -2,9 +2,11 @@
 
 TritonSam2Error
 ├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
-├── NoImageError                             predict before set_image
+│   └── SessionExistsError                   a video session of this id lives already
+├── NoImageError (also RuntimeError)         predict before set_image
 ├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
 │   └── ImageChangedError                    its id stands for another image now
+├── SessionNotFoundError                     the server does not hold this video session (any more)
 ├── ServerUnavailableError                   overloaded, loading or restarting: try again later
 │   └── ServerUnreachableError               nobody answers at this URL
 ├── CallTimeoutError (also TimeoutError)     no answer within the timeout
@@ -13,7 +15,9 @@ TritonSam2Error
 ├── ServerError                              the server failed, or answered what it should not
 │   └── ModelNotFoundError                   the server runs, but without our models
 ├── NotRequestedError (also AttributeError)  a part of a result that was not asked for
-└── MissingExtraError (also ImportError)     a library of the `client` extra is not installed
+├── NotOverServerError                       a part of Meta's package that a server cannot give
+│                                            (also NotImplementedError)
+└── MissingExtraError (also ImportError)     a library of an extra is not installed
 """
 
 
@@ -25,7 +29,11 @@ class InvalidInputError(TritonSam2Error, ValueError):
     """An argument (named in the message) is not what was expected; found here or by the server."""
 
 
-class NoImageError(TritonSam2Error):
+class SessionExistsError(InvalidInputError):
+    """A video session of this id lives already: attach to it, or choose another id."""
+
+
+class NoImageError(TritonSam2Error, RuntimeError):
     """A prediction was asked for before any image was set."""
 
 
@@ -35,6 +43,13 @@ class ImageNotFoundError(TritonSam2Error):
 
 class ImageChangedError(ImageNotFoundError):
     """The id stands for another image now than the one that the call was about: no mask is handed over."""
+
+
+class SessionNotFoundError(TritonSam2Error):
+    """The server does not hold this video session: it was closed, idle for too long, or the server restarted.
+
+    `replay(state)` starts it again with the same prompts.
+    """
 
 
 class ServerUnavailableError(TritonSam2Error):
@@ -69,5 +84,9 @@ class NotRequestedError(TritonSam2Error, AttributeError):
     """This part of the result was not asked for, so it was not transferred."""
 
 
+class NotOverServerError(TritonSam2Error, NotImplementedError):
+    """Meta's package has this, but it needs the network itself, which stays in the server."""
+
+
 class MissingExtraError(TritonSam2Error, ImportError):
-    """A library of the `client` extra is needed here and is not installed."""
+    """A library of the extra that the message names is needed here and is not installed."""

@@ -17,9 +17,13 @@ VIDEO_ORDER = (
     "sam2_mask_prompt",
     "sam2_video_decoder",
     "sam2_memory_encoder",
+    "sam2_memory_attention_wide",  # only beside a TensorRT engine (docker/deploy/gpu_profile.py)
     "sam2_memory_attention",
 )
-ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *VIDEO_ORDER)
+# For decoders in clients, where there are any: until it is here, it refuses the new encoder's features.
+CLIENT_ORDER = ("sam2_client_features",)
+OPTIONAL = (*CLIENT_ORDER, *VIDEO_ORDER)
+ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *OPTIONAL)
 LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
 
 
@@ -37,8 +41,8 @@ def load_models(address: str, admin_key: str, report: Callable[[str], None]) -> 
     with grpc.InferenceServerClient(address, channel_args=GRPC_CHANNEL_ARGUMENTS) as client:
         found = {model.name for model in client.get_model_repository_index(headers=headers).models}
         for model in ORDER:
-            if model in VIDEO_ORDER and model not in found:
-                continue  # a repository for images alone
+            if model in OPTIONAL and model not in found:
+                continue
             report(f"loading {model}")
             try:
                 client.load_model(model, headers=headers, client_timeout=LOAD_SECONDS)

@@ -13,14 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from background import give_way
 
 
 class EventLoop:
-    """An asyncio loop on a thread of its own; `workers` threads carry its tasks' blocking calls (BLS)."""
+    """An asyncio loop on a thread of its own; `workers` threads carry its tasks' blocking calls (BLS).
 
-    def __init__(self, name: str, workers: int) -> None:
+    workers_give_way: they leave the processors to others that want them.
+    """
+
+    def __init__(self, name: str, workers: int, *, workers_give_way: bool = False) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(workers, name))
+        executor = ThreadPoolExecutor(workers, name, give_way if workers_give_way else None)
+        self._loop.set_default_executor(executor)
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"{name}-loop")
         self._thread.start()
 

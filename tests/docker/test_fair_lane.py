@@ -1,9 +1,11 @@
 """Short requests in a row, long ones in turns, both bounded; the steps wait to be told."""
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
+from background import NICENESS
 from fair_lane import FairLane, LaneFullError, Place, Steps, take_on
 
 from tests.patience import PATIENCE_SECONDS
@@ -122,3 +124,21 @@ def test_short_ones_do_not_wait_for_another_lane(lanes: list[FairLane]) -> None:
     assert log == ["short0"]
     assert long.jobs == 1
     gate.set()
+
+
+@pytest.mark.parametrize("gives_way", [False, True])
+def test_only_a_lane_that_gives_way_has_a_lower_priority(
+    lanes: list[FairLane], gives_way: bool
+) -> None:
+    lane = FairLane(1, 1, "test", "full", gives_way=gives_way)
+    lanes.append(lane)
+    own, seen = os.getpriority(os.PRIO_PROCESS, 0), list[int]()
+
+    def looking() -> Steps:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        yield None
+
+    assert lane.take(looking(), 0)
+    lane.close()
+    assert seen == [max(own, NICENESS) if gives_way else own]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
 from export import __main__ as command
-from export import int8
+from export import client_models, int8
 from export.checkpoint import LoadedCheckpoint
 from export.errors import VerificationError
 from export.mask_agreement import Agreement
@@ -80,10 +80,29 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_without_video_there_are_two_files(run: Run, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "onnx"
-    run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
+    said = run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
     assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert "sam2.1_large_encoder (Paintera) left out: expected large at 1024 px" in said
     run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--no-video")
     assert not [p for p in (tmp_path / "repo").iterdir() if "mem" in p.name or "video" in p.name]
+
+
+@pytest.mark.slow
+def test_where_clients_have_the_decoder_there_are_models_for_them(
+    run: Run, weights: Path, model: Sam2Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The micro model in the place of large at 1024 px, whose decoder Paintera has.
+    monkeypatch.setattr(client_models, "DECODER", client_models.DecoderInClients("", 64))
+    target = ("--output-dir", tmp_path / "repo", "--image-size", 64, "--no-video")
+    said = run("--checkpoint", weights, *target)
+    assert "sam2.1_large_encoder (Paintera): its graphs written" in said
+    assert {path.name for path in (tmp_path / "repo").iterdir()} >= {*client_models.CLIENT_MODELS}
+    features = tmp_path / "repo/sam2_client_features/1/model.onnx"
+    encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
+    assert read_onnx_file(features).metadata == {**encoder.metadata, "size": ""}
+    added = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(features).graph.initializer}
+    expected = model.no_memory_embedding.detach().numpy().reshape(1, -1, 1, 1)
+    assert (added["no_memory_embedding"] == expected).all()
 
 
 def test_a_checkpoint_without_memory_says_what_to_do(

@@ -174,7 +174,9 @@ def test_its_description(rest):
     assert "http://" not in page.text
     assert "https://" not in page.text
     document = rest.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/segment", "/v1/images", "/v1/images/{image_id}"}
+    assert set(document["paths"]) == {
+        *("/v1/segment", "/v1/everything", "/v1/images", "/v1/images/{image_id}"),
+    }
     form = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert set(form["schema"]["properties"]) == {
         *("image", "image_id", "point", "box", "multimask", "format"),

@@ -208,3 +208,15 @@ def test_resizing_is_the_references_but_for_one_rounding(size):
     )
     difference = np.abs(resize_to_square(picture, 64) - expected[0].numpy())
     assert difference.max() <= 0.5 + 1e-3
+
+
+def test_bicubic_is_pillows_own_resize_of_the_8_bit_picture():
+    rng = np.random.default_rng(2)
+    picture = Image.fromarray(rng.integers(0, 256, (90, 130, 3), np.uint8))
+    resized = resize_to_square(picture, 64, "bicubic")
+    assert (resized.dtype, resized.shape, resized.flags.c_contiguous) == ("u1", (3, 64, 64), True)
+    expected = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC))
+    assert np.array_equal(resized.transpose(1, 2, 0), expected)
+    assert not np.array_equal(resized, resize_to_square(picture, 64))
+    with pytest.raises(ValueError, match="resample: expected one of bilinear, bicubic, got 'area'"):
+        resize_to_square(picture, 64, "area")

@@ -151,7 +151,6 @@ def test_a_row_of_a_hundred_million_pixels_is_a_refusal(process):
 
 def test_it_ends_with_its_parent(process):
     worker = psutil.Process(process.pid)
-    assert process._process.stdin is not None
-    process._process.stdin.close()
+    process._worker.end_input()
     gone, _ = psutil.wait_procs([worker], timeout=30)
     assert gone

@@ -12,6 +12,8 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from background import give_way
+
 
 class LaneFullError(RuntimeError):
     """As much work waits in a lane as it takes on; the message is the lane's own."""
@@ -25,12 +27,17 @@ class FairLane:
     raises ends it and is not seen by anybody.
     """
 
-    def __init__(self, max_jobs: int, max_bytes: int, name: str, full: str) -> None:
-        """`full` is what a request is told for which there is no room."""
+    def __init__(
+        self, max_jobs: int, max_bytes: int, name: str, full: str, *, gives_way: bool = False
+    ) -> None:
+        """`full` is what a request is told for which there is no room.
+
+        gives_way: the thread leaves the processors to others that want them.
+        """
         self.full = full
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
-        self._thread = ThreadPoolExecutor(1, name)
+        self._thread = ThreadPoolExecutor(1, name, give_way if gives_way else None)
         self._lock = threading.Lock()
         self._jobs = 0
         self._bytes = 0

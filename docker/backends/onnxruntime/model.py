@@ -69,7 +69,11 @@ class TritonPythonModel:
             limits.max_waiting_requests, limits.max_waiting_bytes, self.name, TOO_MANY_WAIT
         )
         self.heavy_lane = FairLane(
-            limits.max_heavy_requests, limits.max_heavy_bytes, self.name, TOO_MANY_LARGE
+            limits.max_heavy_requests,
+            limits.max_heavy_bytes,
+            self.name,
+            TOO_MANY_LARGE,
+            gives_way=True,
         )
 
     def execute(self, requests):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from image_errors import InvalidImageError, StructureLimits, check_length, check_size
 from image_files import recognise, refuse_several, without_metadata
 from PIL import Image
 from pillow_decoding import decode_samples, read_header, to_rgb
+from square_pictures import RESAMPLES, Resample, resize_to_square
 from tiff_samples import decode_tiff
 
 __all__ = [
@@ -34,10 +32,6 @@ TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-Resample = Literal["bilinear", "bicubic"]
-RESAMPLES: tuple[Resample, ...] = ("bilinear", "bicubic")
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def decode_image(
@@ -83,31 +77,6 @@ def crop_picture(picture: Image.Image, box_xyxy: Sequence[int]) -> Image.Image:
             f" {', '.join(map(str, box_xyxy))}"
         )
     return picture.crop((x0, y0, x1, y1))
-
-
-def resize_to_square(
-    picture: Image.Image, side: int, resample: Resample = "bilinear"
-) -> UInt8Array:
-    """Squashes an RGB picture to uint8 [3, side, side] with an antialiased filter.
-
-    bilinear: source `SAM2Transforms` of the SAM 2 repository, which resizes images in floating point. So does
-    this, and it rounds once, at the end: Pillow's own resize of 8-bit pictures rounds between its two passes
-    too, which costs two to three times the error in the masks.
-    bicubic: Pillow's own resize of the 8-bit picture, as the SAM 2 repository resizes a video's frames.
-
-    Raises:
-        ValueError: another filter.
-    """
-    if resample == "bicubic":
-        square = picture.resize((side, side), Image.Resampling.BICUBIC)
-        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
-    if resample != "bilinear":
-        raise ValueError(f"resample: expected one of {', '.join(RESAMPLES)}, got {resample!r}")
-    planes = (
-        channel.convert("F").resize((side, side), Image.Resampling.BILINEAR)
-        for channel in picture.split()
-    )
-    return np.stack([np.rint(np.asarray(plane)).astype(np.uint8) for plane in planes])
 
 
 def parse_resample(value: bytes) -> Resample:

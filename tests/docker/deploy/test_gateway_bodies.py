@@ -103,6 +103,12 @@ class TestThroughTheGateway:
         answer = gateway.http("POST", "/v1/segment", body, x_api_key=ALICE, content_type=kind)
         assert answer.status == 200
         assert answer.json()["objects"]
+        body, kind = urllib3.encode_multipart_formdata(fields[:1])
+        warmed = gateway.http("POST", "/v1/images", body, x_api_key=ALICE, content_type=kind)
+        assert (warmed.status, warmed.json()["image_id"]) == (200, answer.json()["image_id"])
+        body, kind = urllib3.encode_multipart_formdata([*fields[:1], ("points_per_side", "2")])
+        found = gateway.http("POST", "/v1/everything", body, x_api_key=ALICE, content_type=kind)
+        assert (found.status, "masks" in found.json()) == (200, True)
         name = answer.json()["image_id"]
         assert gateway.http("DELETE", f"/v1/images/{name}", x_api_key=ALICE).status == 204
         assert gateway.http("DELETE", f"/v1/images/{name}", x_api_key=ALICE).status == 404

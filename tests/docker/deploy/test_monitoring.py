@@ -34,9 +34,9 @@ def dashboard_queries() -> Iterator[str]:
 
 
 def metric_names(query: str) -> set[str]:
-    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on)\s*\([^)]*\)", " ", query)
+    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on|without)\s*\([^)]*\)", " ", query)
     words = set(re.findall(r"[a-z_][a-z0-9_]+(?!\w*\s*\()\b", without_labels))
-    return words - {"and", "by", "on"}
+    return words - {"and", "by", "on", "sum"}
 
 
 def test_the_names_in_a_query_are_found() -> None:
@@ -46,6 +46,7 @@ def test_the_names_in_a_query_are_found() -> None:
         "nv_x",
         "up",
     }
+    assert metric_names("sum without (tenant) (rate(nv_x[5m]))") == {"nv_x"}
 
 
 @pytest.mark.server

@@ -1,0 +1,1 @@
+../../docker/backends/onnxruntime/background.py
