@@ -35,6 +35,7 @@ download size *args: (_install "client,server,export")
 # Turn a size's checkpoint into model_repository/, downloading it first (options: just export tiny --help)
 [group('models')]
 export size *args: (_install "client,server,export")
+    case " $* " in *" --openvino"*) "{{ just_executable() }}" _install "client,server,export,openvino" ;; esac
     case " $* " in \
         *" --checkpoint"* | *" --random-weights"* | *" --help "*) ;; \
         *) {{ python }} -m export.download "$1" ;; \
@@ -139,6 +140,11 @@ bench *args: (_install "client,server,export,dev,front")
 [group('measurements')]
 bench-clicks: (_install "client,server,export,dev,front")
     {{ python }} tests/bench/clicks_during_encode.py
+
+# CPU profiles beside FP32: time, memory (just bench-cpu --size tiny --image-size 512; options: just bench-cpu --help)
+[group('measurements')]
+bench-cpu *args: (_install "client,server,export,dev,front")
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} tests/bench/cpu_profiles.py "$@"
 
 # Everything in an image with an untrained model of real size: equal to Meta's generator; time, memory, others' clicks
 [group('measurements')]

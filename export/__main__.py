@@ -17,13 +17,18 @@ from export.checkpoint import LoadedCheckpoint, Memory, load_checkpoint, random_
 from export.client_graphs import write_client_features, write_client_pixels
 from export.client_models import FEATURES_FILE, PIXELS_FILE, why_left_out
 from export.download import checkpoint_path
-from export.errors import CheckpointError, ExportError
+from export.errors import CheckpointError, ExportError, refuse_unknown
 from export.graphs import build_graphs, build_video_graphs
+from export.int8 import quantize_graphs
+from export.mask_checks import compare_bf16, say_agreement
 from export.onnx_export import GraphFiles, metadata_of, write_decoder, write_encoder
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
+from export.openvino import PRECISIONS as OPENVINO_PRECISIONS
+from export.openvino import has_bf16
+from export.options import refuse_contradictions, refuse_wrong_engine
 from export.pixels import PIXELS, Pixels
 from export.precision import PRECISIONS, Precision, with_precision
-from export.repository import assemble_repository, refuse_other_directories
+from export.repository import OpenVinoOption, assemble_repository, refuse_other_directories
 from export.sizes import SIZES, SizeName, image_size_of, size_of, size_of_model_cfg
 from export.verify import table_of, verify
 from export.verify_video import verify_video
@@ -48,13 +53,16 @@ def export_graphs(
     """
     files = GraphFiles(onnx_dir / ENCODER_FILE, onnx_dir / DECODER_FILE)
 
-    def say_written(file: Path) -> None:
+    # INT8 is made of the finished FP32 files, and checked by masks against them.
+    written_as: Precision = "fp32" if precision == "int8" else precision
+
+    def say_written(file: Path, kind: str = written_as) -> None:
         size_mb = file.stat().st_size / 1e6
-        console.print(f"{file.stem}: {size_mb:.1f} MB, {precision}", highlight=False)
+        console.print(f"{file.stem}: {size_mb:.1f} MB, {kind}", highlight=False)
 
     with console.status("building the graphs") as status:
-        graphs = with_precision(build_graphs(checkpoint.model), precision)
-        metadata = metadata_of(checkpoint, graphs, precision)
+        graphs = with_precision(build_graphs(checkpoint.model), written_as)
+        metadata = metadata_of(checkpoint, graphs, written_as)
         fingerprint = int(metadata["fingerprint"])
         status.update("encoder: tracing and writing")
         write_encoder(graphs, files.encoder, metadata, device, pixels)
@@ -63,22 +71,31 @@ def export_graphs(
         write_decoder(graphs, files.decoder, metadata, device)
         say_written(files.decoder)
         del graphs
-        measured = verify(files, checkpoint.model, precision, status.update)
+        measured = verify(files, checkpoint.model, written_as, status.update)
         written = [*files, *_client_files(checkpoint, onnx_dir, metadata, console, pixels)]
         if checkpoint.video is not None:
             video_files = VideoFiles.in_folder(onnx_dir)
             status.update("video graphs: tracing and writing")
-            video = with_precision(build_video_graphs(checkpoint.video, fingerprint), precision)
+            video = with_precision(build_video_graphs(checkpoint.video, fingerprint), written_as)
             metadata = video_metadata(metadata, video, checkpoint.memory_name)
             write_video_graphs(video, video_files, metadata, device)
             del video
             for file in video_files:
                 say_written(file)
             measured += verify_video(
-                video_files, checkpoint.video, fingerprint, precision, status.update
+                video_files, checkpoint.video, fingerprint, written_as, status.update
             )
             written += video_files
-    console.print(table_of(measured, f"{checkpoint.model_name}, {precision}: ONNX against PyTorch"))
+        if precision == "int8":
+            size = image_size_of(checkpoint.model.config)
+            agreements = quantize_graphs(files, size, status.update)
+    console.print(
+        table_of(measured, f"{checkpoint.model_name}, {written_as}: ONNX against PyTorch")
+    )
+    if precision == "int8":
+        for file in files:
+            say_written(file, precision)
+        say_agreement(agreements, checkpoint, "INT8", console)
     return written
 
 
@@ -142,7 +159,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, or fp16 for GPUs: types inside the graphs; inputs and outputs stay."
+            help="fp32; fp16 for GPUs; int8 for processors (images; video stays fp32), refused where masks "
+            "differ: types inside the graphs; inputs and outputs stay."
         ),
     ] = "fp32",
     pixels: Annotated[
@@ -172,6 +190,7 @@ def export(
             help="For a checkpoint without memory: an untrained one, for trials. It tracks nothing.",
         ),
     ] = None,
+    openvino: OpenVinoOption = None,
     model_name: Annotated[
         str | None, typer.Option(help="Name in the files' metadata. Default: size or folder.")
     ] = None,
@@ -179,7 +198,7 @@ def export(
     """Turn a SAM 2.1 checkpoint into a Triton model repository, and check it against PyTorch."""
     console = Console()
     try:
-        _refuse_contradictions(
+        refuse_contradictions(
             checkpoint=checkpoint,
             size=size,
             model_cfg=model_cfg,
@@ -189,10 +208,12 @@ def export(
             no_video=no_video,
             untrained_memory=untrained_memory,
         )
-        if precision not in PRECISIONS:
-            raise ExportError(f"--precision: expected {' or '.join(PRECISIONS)}; got {precision!r}")
-        if pixels not in PIXELS:
-            raise ExportError(f"--pixels: expected {' or '.join(PIXELS)}; got {pixels!r}")
+        refuse_unknown("--precision", precision, PRECISIONS)
+        refuse_unknown("--pixels", pixels, PIXELS)
+        if openvino is not None:
+            refuse_unknown("--openvino", openvino, OPENVINO_PRECISIONS)
+            refuse_wrong_engine(precision, onnx_only)
+            computes_bf16 = openvino == "bf16" and has_bf16()  # says if it is not installed
         target = onnx_only or output_dir or DEFAULT_OUTPUT_DIR
         if onnx_only is None:
             refuse_other_directories(target)  # before the long part, not after it
@@ -206,9 +227,20 @@ def export(
         # Beside the target, so that the finished files are renamed within one file system.
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.resolve().parent) as scratch:
-            files = export_graphs(loaded, Path(scratch), precision, device, console, pixels=pixels)
+            files = export_graphs(
+                loaded,
+                Path(scratch),
+                cast(Precision, precision),
+                device,
+                console,
+                pixels=cast(Pixels, pixels),
+            )
+            if openvino == "bf16" and not computes_bf16:
+                console.print("BF16: not on this processor, so its masks were not compared")
+            elif openvino == "bf16":
+                compare_bf16(loaded, Path(scratch), console)
             if onnx_only is None:
-                assemble_repository(Path(scratch), target)
+                assemble_repository(Path(scratch), target, openvino=openvino)
             else:
                 target.mkdir(exist_ok=True)
                 for file in files:
@@ -217,38 +249,6 @@ def export(
     except (ExportError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _refuse_contradictions(
-    *,
-    checkpoint: str | None,
-    size: str | None,
-    model_cfg: str | None,
-    output_dir: Path | None,
-    onnx_only: Path | None,
-    random_weights: int | None,
-    no_video: bool,
-    untrained_memory: int | None,
-) -> None:
-    if no_video and untrained_memory is not None:
-        raise ExportError("--no-video and --untrained-memory: choose one")
-    if random_weights is not None and untrained_memory is not None:
-        raise ExportError("--random-weights makes the memory too; leave --untrained-memory out")
-    if onnx_only is not None and output_dir is not None:
-        raise ExportError("--onnx-only and --output-dir: choose one; each says where to write")
-    if random_weights is not None and checkpoint is not None:
-        raise ExportError("--random-weights and --checkpoint: choose one; each says which weights")
-    if size is None and model_cfg is None:
-        if random_weights is not None:
-            raise ExportError(f"--random-weights: needs --size, one of {', '.join(SIZES)}")
-        if checkpoint is None:
-            raise ExportError("expected --checkpoint or --size; see python -m export --help")
-    if size is not None and size not in SIZES:
-        raise ExportError(f"--size: expected one of {', '.join(SIZES)}; got {size!r}")
-    if size is not None and model_cfg is not None and size_of_model_cfg(model_cfg) != size:
-        raise ExportError(
-            f"--size {size} and --model-cfg {model_cfg} are different sizes; leave one out"
-        )
 
 
 def _size(size: str | None, model_cfg: str | None) -> SizeName | None:

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from export.layers import (
     Module,
@@ -62,8 +63,8 @@ class DecoderSteps(nn.Module):
             ("image_position", image_position.flatten(2).transpose(1, 2)),
             ("label_table", label_table),
             ("output_tokens", output_tokens[None]),
-            ("no_memory", model.no_memory_embedding.float().view(1, width, 1, 1)),
-            ("no_mask", prompts.no_mask_embed.weight.float().view(1, width, 1, 1)),
+            ("no_memory", model.no_memory_embedding.float().view(1, 1, width)),
+            ("no_mask", prompts.no_mask_embed.weight.float().view(1, 1, width)),
             ("fingerprint", torch.tensor([fingerprint], dtype=torch.int64)),
         ):
             self.register_buffer(name, tensor.detach().clone())
@@ -87,51 +88,60 @@ class DecoderSteps(nn.Module):
         return torch.cat([output_tokens, sparse], dim=1), key_bias[:, None, None]
 
     def _dense(self, dense_mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """The mask's embedding [B, C, S/16, S/16], or the no-mask embedding, object by object."""
+        """The mask's embedding [B, S/16 * S/16, C], or the no-mask embedding, object by object."""
         embed = self.mask_embed
         x = channel_norm(embed.layer_norm1, dense(embed.conv1, dense_mask_input))
-        x = channel_norm(embed.layer_norm2, dense(embed.conv2, embed.activation(x)))
-        x = fp32(dense(embed.conv3, embed.activation(x)))
-        return torch.where(has_mask_input.view(-1, 1, 1, 1) > 0.5, x, self.no_mask)
+        x = channels_last(dense(embed.conv2, embed.activation(x)))
+        x = embed.activation(layer_norm(embed.layer_norm2, x))
+        # Of size 1: a product over the channels.
+        weight = embed.conv3.weight.flatten(1)
+        x = fp32(F.linear(x.to(weight.dtype), weight, embed.conv3.bias))
+        return torch.where(has_mask_input.view(-1, 1, 1) > 0.5, x, self.no_mask)
 
-    def _two_way(self, sparse: Tensor, key_bias: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The two-way transformer: tokens [B, 6 + N, C] and the image [B, C, S/16, S/16]."""
-        side, width = edge(image, 2), self.embed_channels
-        tokens, pixels = sparse, image.reshape(-1, width, side * side).transpose(1, 2)
+    def _two_way(self, sparse: Tensor, key_bias: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The two-way transformer: tokens [B, 6 + N, C] and the image's pixels [B, S/16 * S/16, C]."""
+        tokens = sparse
         transformer, position = self.decoder.transformer, self.image_position
         for layer in transformer.layers:
             query = tokens if layer.skip_first_layer_pe else tokens + sparse
-            attended = cross_attention(layer.self_attn, query, query, tokens, key_bias)
-            tokens = attended if layer.skip_first_layer_pe else tokens + attended
-            tokens = layer_norm(layer.layer_norm1, tokens)
             attended = cross_attention(
-                layer.cross_attn_token_to_image, tokens + sparse, pixels + position, pixels
-            )
-            tokens = layer_norm(layer.layer_norm2, tokens + attended)
-            tokens = layer_norm(layer.layer_norm3, tokens + fp32(feed_forward(layer.mlp, tokens)))
-            attended = cross_attention(
-                layer.cross_attn_image_to_token,
-                pixels + position,
-                tokens + sparse,
+                layer.self_attn,
+                dense(layer.self_attn.q_proj, query),
+                dense(layer.self_attn.k_proj, query),
                 tokens,
                 key_bias,
             )
+            tokens = attended if layer.skip_first_layer_pe else tokens + attended
+            tokens = layer_norm(layer.layer_norm1, tokens)
+            attn = layer.cross_attn_token_to_image
+            key = positioned(attn.k_proj, pixels, position)
+            attended = cross_attention(attn, dense(attn.q_proj, tokens + sparse), key, pixels)
+            tokens = layer_norm(layer.layer_norm2, tokens + attended)
+            tokens = layer_norm(layer.layer_norm3, tokens + fp32(feed_forward(layer.mlp, tokens)))
+            attn = layer.cross_attn_image_to_token
+            query = positioned(attn.q_proj, pixels, position)
+            key = dense(attn.k_proj, tokens + sparse)
+            attended = cross_attention(attn, query, key, tokens, key_bias)
             pixels = layer_norm(layer.layer_norm4, pixels + attended)
-        attended = cross_attention(
-            transformer.final_attn_token_to_image, tokens + sparse, pixels + position, pixels
-        )
-        tokens = layer_norm(transformer.layer_norm_final_attn, tokens + attended)
-        return tokens, pixels.transpose(1, 2).reshape(-1, width, side, side)
+        attn = transformer.final_attn_token_to_image
+        key = positioned(attn.k_proj, pixels, position)
+        attended = cross_attention(attn, dense(attn.q_proj, tokens + sparse), key, pixels)
+        return layer_norm(transformer.layer_norm_final_attn, tokens + attended), pixels
 
     def _planes(
-        self, tokens: Tensor, image: Tensor, high_res_feats_0: Tensor, high_res_feats_1: Tensor
+        self, tokens: Tensor, pixels: Tensor, high_res_feats_0: Tensor, high_res_feats_1: Tensor
     ) -> Tensor:
-        """Upscale the image four times and read it out once per mask token: [B, 4, S/4, S/4]."""
-        decoder = self.decoder
-        x = fp32(dense(decoder.upscale_conv1, image)) + high_res_feats_1.float()
-        x = decoder.activation(channel_norm(decoder.upscale_layer_norm, x))
-        x = fp32(dense(decoder.upscale_conv2, x)) + high_res_feats_0.float()
-        x = decoder.activation(x)
+        """Upscale the image four times and read it out once per mask token: [B, 4, S/4, S/4].
+
+        Channels stay last. The finest pixels stay in fours, one four for each pixel of the map before; it is
+        the planes that are put in rows, and they are the least of it.
+        """
+        decoder, side = self.decoder, self.image_size // 16
+        x = upscaled(decoder.upscale_conv1, pixels)
+        x = in_rows(x, side) + channels_last(high_res_feats_1).float()
+        x = decoder.activation(layer_norm(decoder.upscale_layer_norm, x))
+        finest = in_fours(channels_last(high_res_feats_0), 2 * side)
+        x = decoder.activation(upscaled(decoder.upscale_conv2, x) + finest.float())
         readouts = torch.stack(
             [
                 fp32(feed_forward(mlp, tokens[:, 2 + plane]))
@@ -139,10 +149,10 @@ class DecoderSteps(nn.Module):
             ],
             dim=1,
         )
-        width, side = edge(x, 1), edge(x, 2)
         # In FP32: the logits themselves, and one small product.
-        planes: Tensor = readouts @ x.reshape(-1, width, side * side)
-        return planes.reshape(-1, 4, side, side)
+        planes: Tensor = readouts @ x.transpose(1, 2)
+        planes = planes.reshape(-1, 4, 2 * side, 2 * side, 2, 2).transpose(3, 4)
+        return planes.reshape(-1, 4, 4 * side, 4 * side)
 
     def _ious(self, tokens: Tensor) -> Tensor:
         """The planes' predicted IoUs [B, 4]."""
@@ -181,20 +191,61 @@ class DecoderGraph(DecoderSteps):
             `fingerprint_matches` BOOL [1]. Plane 0 is the single mask, 1 to 3 the candidates.
         """
         sparse, key_bias = self._sparse(unit_point_coords, token_labels)
-        image = image_embed.float() + self.no_memory
-        image = image + self._dense(dense_mask_input, has_mask_input)
-        tokens, image = self._two_way(sparse, key_bias, image)
-        planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
+        pixels = channels_last(image_embed).float() + self.no_memory
+        pixels = pixels + self._dense(dense_mask_input, has_mask_input)
+        tokens, pixels = self._two_way(sparse, key_bias, pixels)
+        planes = self._planes(tokens, pixels, high_res_feats_0, high_res_feats_1)
         return planes, self._ious(tokens), encoder_fingerprint[0] == self.fingerprint
+
+
+def positioned(projection: nn.Linear, pixels: Tensor, position: Tensor) -> Tensor:
+    """`projection` of pixels and positions, [B, T, C]: that of the positions is a constant of the graph."""
+    with torch.no_grad():
+        constant = F.linear(position, projection.weight.float(), projection.bias.float())
+    weight = projection.weight
+    return F.linear(pixels.to(weight.dtype), weight) + constant.to(weight.dtype)
+
+
+def upscaled(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A transposed convolution of size and stride 2 as the product that it is; FP32 out.
+
+    [B, T, C] ► [B, 4T, C']: each pixel's four follow each other, row by row.
+    """
+    channels = conv.out_channels
+    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.in_channels, 4 * channels)
+    bias = conv.bias
+    assert bias is not None  # noqa: S101 - transformers' always have one
+    product = x.to(weight.dtype) @ weight + bias.repeat(4)
+    return fp32(product).reshape(-1, 4 * edge(x, 1), channels)
+
+
+def channels_last(feats: Tensor) -> Tensor:
+    """[B, C, H, W] ► [B, H * W, C]."""
+    return feats.reshape(-1, edge(feats, 1), edge(feats, 2) * edge(feats, 3)).transpose(1, 2)
+
+
+def in_rows(x: Tensor, side: int) -> Tensor:
+    """What `upscaled` gives of a map of edge `side`, row by row: [B, 4 * side * side, C]."""
+    x = x.reshape(-1, side, side, 2, 2 * edge(x, 2)).transpose(2, 3)
+    return x.reshape(-1, 4 * side * side, edge(x, 4) // 2)
+
+
+def in_fours(x: Tensor, side: int) -> Tensor:
+    """The inverse of `in_rows`."""
+    x = x.reshape(-1, side, 2, side, 2 * edge(x, 2)).transpose(2, 3)
+    return x.reshape(-1, 4 * side * side, edge(x, 4) // 2)
 
 
 def cross_attention(
     attn: Module, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None
 ) -> Tensor:
-    """Multi-head attention of SAM's decoder over [B, T, C]; FP32 out."""
+    """Multi-head attention of SAM's decoder over [B, T, C]; FP32 out.
+
+    Query and key come projected, the value as it is.
+    """
     mixed = attention(
-        dense(attn.q_proj, query),
-        dense(attn.k_proj, key),
+        query,
+        key,
         dense(attn.v_proj, value),
         attn.num_attention_heads,
         key_bias=key_bias,

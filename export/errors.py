@@ -1,5 +1,7 @@
 """What can go wrong in an export, as errors whose text is meant for the person at the keyboard."""
 
+from collections.abc import Iterable
+
 
 class ExportError(Exception):
     """Base of the errors that the command lines print without a traceback."""
@@ -23,3 +25,9 @@ class RepositoryError(ExportError):
 
 class DownloadError(ExportError):
     """A checkpoint could not be downloaded whole."""
+
+
+def refuse_unknown(option: str, value: str, known: Iterable[str]) -> None:
+    """Raise unless `value` is one of those that there are."""
+    if value not in (expected := tuple(known)):
+        raise ExportError(f"{option}: expected {' or '.join(expected)}; got {value!r}")

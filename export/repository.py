@@ -17,8 +17,10 @@ import typer
 from rich.console import Console
 
 from export.client_models import CLIENT_FILES, CLIENT_MODELS, check_fit
-from export.errors import ExportError, RepositoryError
+from export.errors import ExportError, RepositoryError, refuse_unknown
 from export.onnx_files import DECODER_FILE, ENCODER_FILE, VIDEO_FILES, OnnxFile, read_onnx_file
+from export.openvino import PRECISIONS as OPENVINO_PRECISIONS
+from export.openvino import choose_openvino
 from export.pixels import PIXEL_BYTES, PIXEL_TENSOR, TRITON_TYPES
 from export.shared_modules import SHARED_DIR, put_shared_modules_beside
 
@@ -37,11 +39,23 @@ _TERM = re.compile(r"(?P<symbol>[SCD])(?:/(?P<divisor>\d+))?")
 _PIXEL_TYPE = re.compile(rf'(name:\s*"(?:{PIXEL_TENSOR}|decoded_image)"\s+data_type:\s*TYPE_)\w+')
 # { key: "pixel_bytes" value: { string_value: "2" } }
 _PIXEL_BYTES = re.compile(r'(key:\s*"pixel_bytes"\s+value:\s*\{\s*string_value:\s*")\d+')
+OpenVinoOption = Annotated[
+    str | None,
+    typer.Option(
+        help="fp32 or bf16: OpenVINO computes the image graphs on processors (extra `openvino`), in this "
+        "precision."
+    ),
+]
 _FREE = ("B", "M", "N", "P")
 
 
 def assemble_repository(
-    onnx_dir: Path, output_dir: Path, models_dir: Path = MODELS_DIR, *, video: bool = True
+    onnx_dir: Path,
+    output_dir: Path,
+    models_dir: Path = MODELS_DIR,
+    *,
+    video: bool = True,
+    openvino: str | None = None,
 ) -> None:
     """Write the repository to `output_dir`, replacing an earlier one as a whole.
 
@@ -51,6 +65,7 @@ def assemble_repository(
         output_dir: a new or empty directory, or a model repository.
         models_dir: the configurations and Python models to copy.
         video: False leaves out what tracks through video, even where the files are there.
+        openvino: fp32 or bf16: OpenVINO computes the image graphs, in this precision.
 
     Models for decoders in clients come along where the export wrote their files (export/client_models.py).
 
@@ -68,6 +83,8 @@ def assemble_repository(
             check_against_config(building / model / "config.pbtxt", file)
             (building / model / VERSION).mkdir(exist_ok=True)
             shutil.copyfile(file.path, building / model / VERSION / "model.onnx")
+        if openvino is not None:
+            choose_openvino(building, openvino)
 
 
 def is_of_video(model: str) -> bool:
@@ -269,10 +286,13 @@ def main(
     no_video: Annotated[
         bool, typer.Option("--no-video", help="Images alone, even if the video graphs are there.")
     ] = False,
+    openvino: OpenVinoOption = None,
 ) -> None:
     """Assemble a Triton model repository from an export's ONNX files. Needs no PyTorch."""
     try:
-        assemble_repository(onnx_dir, output_dir, video=not no_video)
+        if openvino is not None:
+            refuse_unknown("--openvino", openvino, OPENVINO_PRECISIONS)
+        assemble_repository(onnx_dir, output_dir, video=not no_video, openvino=openvino)
     except (ExportError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.decoder_graph import DecoderSteps
+from export.decoder_graph import DecoderSteps, channels_last
 from export.layers import Module, feed_forward, fp32
 
 # The logits of an object that is not there.
@@ -63,10 +63,10 @@ class VideoDecoderGraph(DecoderSteps):
             `fingerprint_matches` BOOL [1].
         """
         sparse, key_bias = self._sparse(unit_point_coords, token_labels)
-        image = image_embed.float() + add_no_memory.view(-1, 1, 1, 1) * self.no_memory
-        image = image + self._dense(dense_mask_input, has_mask_input)
-        tokens, image = self._two_way(sparse, key_bias, image)
-        planes = self._planes(tokens, image, high_res_feats_0, high_res_feats_1)
+        pixels = channels_last(image_embed).float() + add_no_memory.view(-1, 1, 1) * self.no_memory
+        pixels = pixels + self._dense(dense_mask_input, has_mask_input)
+        tokens, pixels = self._two_way(sparse, key_bias, pixels)
+        planes = self._planes(tokens, pixels, high_res_feats_0, high_res_feats_1)
         ious = self._ious(tokens)
         scores = fp32(feed_forward(self.decoder.pred_obj_score_head, tokens[:, 0]))
         present = scores > 0

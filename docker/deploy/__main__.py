@@ -53,6 +53,13 @@ def up(
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="On processors: fp32, or int8 (faster; refused where masks differ).")
+    ] = "fp32",
+    openvino: Annotated[
+        str | None,
+        typer.Option(help="With --wheel: fp32 or bf16 by OpenVINO instead of ONNX Runtime."),
+    ] = None,
     wheel: Annotated[
         bool,
         typer.Option(
@@ -94,6 +101,13 @@ def up(
     use_gpu = not wheel and (steps.has_nvidia_gpu() if gpu is None else gpu)
     if tensorrt and not use_gpu:
         raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
+    if use_gpu and precision != "fp32":
+        raise typer.BadParameter("--precision is for processors; add --cpu")
+    if openvino is not None and not wheel:
+        # Triton's own backend computes in whatever precision its OpenVINO takes for this processor.
+        raise typer.BadParameter("--openvino is the wheel's; add --wheel")
+    if size is Size.demo and precision != "fp32":
+        raise typer.BadParameter("--precision: the small model in the box comes in fp32")
     server = "wheel" if wheel else "gpu" if use_gpu else "cpu"
     paintera = _networks(paintera_from or [], secure=secure, size=size, image_size=image_size)
     options = {
@@ -110,6 +124,8 @@ def up(
         image_size=image_size,
         paintera_from=paintera,
         video=not no_video,
+        cpu_precision=precision,
+        openvino=openvino,
     )
     deploy_dir = DeployDir(directory)
     try:

@@ -36,11 +36,13 @@ class Deployment:
     # Networks whose Painteras come without an API key.
     paintera_from: list[str] = field(default_factory=list)
     video: bool = True  # False: images alone, nothing of tracking is exported or loaded
+    cpu_precision: str = "fp32"  # or int8
+    openvino: str | None = None  # fp32 or bf16: on processors, in the place of ONNX Runtime
 
     @property
     def precision(self) -> str:
         # TensorRT and CUDA compute in the graph's own types; processors have no fast FP16.
-        return "fp32" if self.provider is None else "fp16"
+        return self.cpu_precision if self.provider is None else "fp16"
 
 
 class DeployDir:

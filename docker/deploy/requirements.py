@@ -19,9 +19,11 @@ def requirements(pyproject: str, target: str) -> list[str]:
     if target not in ("triton", "wheel", "front"):
         raise ValueError(f"target: expected triton, wheel or front; got {target!r}")
     project = tomllib.loads(pyproject)["project"]
+    names = {"wheel": ("server", "openvino"), "triton": ("server",), "front": ("front",)}[target]
     extra = [
         line
-        for line in project["optional-dependencies"]["front" if target == "front" else "server"]
+        for name in names
+        for line in project["optional-dependencies"][name]
         if target != "triton" or _name(line) not in NOT_IN_TRITON_IMAGE
     ]
     return sorted({*project["dependencies"], *extra})

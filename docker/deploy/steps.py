@@ -35,10 +35,12 @@ def stage_repository(
     """
     shutil.rmtree(directory.staged, ignore_errors=True)
     images_alone = () if deployment.video else ("--no-video",)
+    engine = () if deployment.openvino is None else ("--openvino", deployment.openvino)
     if deployment.size == "demo":
         _python(
             *("export.repository", "--onnx-dir", DEMO_ONNX, "--output-dir", directory.staged),
             *images_alone,
+            *engine,
         )
     else:
         if checkpoint is None:
@@ -47,6 +49,7 @@ def stage_repository(
             *("export", *_weights(deployment.size, checkpoint)),
             *("--precision", deployment.precision),
             *images_alone,
+            *engine,
             *("--output-dir", directory.staged, "--device", _export_device(deployment)),
             *(
                 ()

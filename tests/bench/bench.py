@@ -7,6 +7,9 @@ The old way: the client decodes and resizes the image and normalises it to float
 the encoder, receives the embeddings, sends them along with every click, and upsamples the answer itself. For
 it the benchmark adds a small model that takes normalised floats where our encoder takes grey levels.
 
+With the untrained model, transformers' Sam2Model with the same weights runs in this process as well, in
+turns: cold, click, eight objects, and clicks of 1, 2, 4 and 8 clients at once (tests/bench/peer.py).
+
 Times are medians in ms over gRPC on loopback; the two ways take turns, so that a noisy machine disturbs both.
 """
 
@@ -33,6 +36,7 @@ from rich.table import Table
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
+from tests.bench.peer import beside_the_peer
 from tests.photographs import encoded, opened, photograph
 from tests.raw_client import bytes_tensor, click
 from tests.running_server import ROOT, RunningServer
@@ -316,6 +320,12 @@ def main() -> None:
             data = arguments.image.read_bytes()
         with RunningServer(repository, Path(scratch) / "state", "--no-probe") as server:
             measure(Server(server.grpc_url), side, data, arguments.rounds, console)
+            if arguments.repository is None:
+                beside_the_peer(server.grpc_url, data, arguments.rounds, console)
+            else:
+                console.print(
+                    "no peer: it has the untrained model's weights alone (no --repository)"
+                )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import psutil
-from onnx_session import session_options
+from onnx_session import session_options, thread_count
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -89,7 +89,9 @@ def compare(client: RawClient, onnx: Path) -> None:
 def decoder_seconds(onnx: Path) -> float:
     """The decoder alone, in this process, for the prompts of SIDE x SIDE points."""
     session = onnxruntime.InferenceSession(
-        str(onnx / "decoder.onnx"), session_options({}), providers=["CPUExecutionProvider"]
+        str(onnx / "decoder.onnx"),
+        session_options(thread_count({})),
+        providers=["CPUExecutionProvider"],
     )
     rng = np.random.default_rng(0)
     feeds = {}

@@ -39,6 +39,8 @@ EXPECTED: dict[str, Callable[[Any], Any]] = {
     "Abs": np.abs,
     "Not": np.logical_not,
 }
+# Those that the image graphs have; each is a process.
+OPENVINO_TYPES = ("FP16", "FP32", "INT64", "BOOL")
 MANY_THREADS = 'parameters [ { key: "intra_op_thread_count" value: { string_value: "many" } } ]'
 # Calls in one batch wait for each other only because of this; the real models have no delay.
 GATHER = "dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [ 8 ] }"
@@ -49,6 +51,13 @@ def parameters(**values: object) -> str:
         f'{{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value in values.items()
     )
     return f"parameters [ {entries} ]"
+
+
+def accelerator(name: str, precision: str = "FP32") -> str:
+    return (
+        "optimization { execution_accelerators { cpu_execution_accelerator : [ {"
+        f' name: "{name}" parameters {{ key: "precision" value: "{precision}" }} }} ] }} }}'
+    )
 
 
 BOUNDED = {
@@ -77,6 +86,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "pairs",
         pairs_model(),
     )
+    for tensor in OPENVINO_TYPES:
+        name = f"openvino_of_{tensor.lower()}"
+        model = one_node(OPERATORS[tensor], tensor, ["A", "B"])
+        text = config(name, tensor, "[ -1, -1 ]", extra=accelerator("openvino"))
+        write_onnx_model(directory, text, name, model)
+    text = config(
+        "openvino_batched", "FP32", "[ 3 ]", max_batch_size=8, extra=accelerator("openvino")
+    )
+    write_onnx_model(directory, text, "openvino_batched", one_node("Neg", "FP32", ["N", 3]))
     for name, extra in BOUNDED.items():
         write_onnx_model(
             directory,
@@ -92,7 +110,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         directory, tmp_path_factory.mktemp("state") / "run", "--no-probe", "--shm-mb", "4"
     )
     try:
-        yield launcher.wait_ready().grpc_address()
+        yield launcher.wait_ready(PATIENCE_SECONDS).grpc_address()
     finally:
         launcher.end()
 
@@ -262,7 +280,31 @@ def at_once(address: str, model: str, arrays: list[Any], dtype: str = "FP32") ->
     return results
 
 
+@pytest.mark.parametrize("tensor", OPENVINO_TYPES)
+def test_openvino_computes_the_same(address: str, tensor: str) -> None:
+    array = np.array([[0, 1, 0], [1, 1, 0]]).astype(triton_to_np_dtype(tensor))
+    for rows in (array, array[:1], array[:, :2]):
+        expected = EXPECTED[OPERATORS[tensor]](rows)
+        got = infer(address, f"openvino_of_{tensor.lower()}", rows, tensor)
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_openvino_answers_many_at_once_each_its_own(address: str) -> None:
+    arrays = [np.full((1, 3), number, np.float32) for number in range(20)]
+    for array, got in zip(arrays, at_once(address, "openvino_batched", arrays), strict=True):
+        np.testing.assert_array_equal(got, -array)
+
+
 MISFITS = {
+    "no_engine": (
+        config("no_engine", "FP32", "[ -1, 3 ]", extra=accelerator("abacus")),
+        "cpu_execution_accelerator: expected openvino or none, got abacus",
+    ),
+    "no_precision": (
+        config("no_precision", "FP32", "[ -1, 3 ]", extra=accelerator("openvino", "INT4")),
+        "accelerator openvino, precision: expected FP32 or BF16, got 'INT4'",
+    ),
     "dtype": (
         config("dtype", "FP16", "[ -1, 3 ]"),
         "input 'x': declared TYPE_FP16, the graph has TYPE_FP32",
@@ -302,7 +344,7 @@ def test_graphs_that_do_not_fit_their_configurations(tmp_path: Path) -> None:
     reasons = [
         line
         for line in launcher.output().splitlines()
-        if "does not fit" in line or "parameter" in line
+        if "does not fit" in line or "parameter" in line or "accelerator" in line
     ]
     assert len(reasons) == len(MISFITS)
     for name, (_, message) in MISFITS.items():

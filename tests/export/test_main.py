@@ -1,5 +1,6 @@
 """The command line, on the micro model."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +9,30 @@ import onnx
 import pytest
 import torch
 import typer
+from google.protobuf import text_format
+from rich.console import Console
 from safetensors.torch import save_file
 from transformers import Sam2Model
+from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
 from export import __main__ as command
-from export import client_models
+from export import client_models, int8
+from export.checkpoint import LoadedCheckpoint
+from export.errors import VerificationError
+from export.mask_agreement import Agreement
+from export.mask_checks import say_agreement
 from export.onnx_files import VIDEO_FILES, read_onnx_file
-from tests.export.conftest import MEMORY
+from export.openvino import has_bf16
+from tests.export.conftest import MEMORY, micro_model
 
 Run = Callable[..., str]
+DEMO = ("--checkpoint", "export/demo_model/weights", "--no-video")
+
+
+def int8_weights(file: Path) -> int:
+    types = [tensor.data_type for tensor in onnx.load(file).graph.initializer]
+    return types.count(onnx.TensorProto.INT8)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +139,67 @@ def test_the_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Pa
     assert read_onnx_file(folder / "encoder.onnx").metadata["model_name"] == "demo"
 
 
+@pytest.mark.slow
+def test_the_small_model_in_int8(run: Run, tmp_path: Path) -> None:
+    """The export itself holds its masks against FP32's: that is the test."""
+    said = run(*DEMO, "--precision", "int8", "--onnx-only", tmp_path / "onnx")
+    assert "masks of INT8 against FP32" in said
+    for name in ("encoder", "decoder"):
+        file = tmp_path / "onnx" / f"{name}.onnx"
+        assert read_onnx_file(file).metadata["precision"] == "int8"
+        assert int8_weights(file) > 10
+    assert sorted(p.name for p in (tmp_path / "onnx").iterdir()) == ["decoder.onnx", "encoder.onnx"]
+
+
+@pytest.mark.slow
+def test_int8_with_other_masks_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_step_for_all(source: Path, target: Path) -> None:
+        """As if every weight were one of three."""
+        model = onnx.load(source)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+                weights = onnx.numpy_helper.to_array(tensor)
+                step = abs(weights).max() / 1.5
+                rounded = (weights / step).round() * step
+                tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, tensor.name))
+        onnx.save(model, target)
+
+    monkeypatch.setattr(int8, "quantize", one_step_for_all)
+    said = run(*DEMO, "--precision", "int8", "--onnx-only", tmp_path / "onnx", exit_code=1)
+    assert "error: the INT8 graphs give other masks than FP32" in said
+    assert "expected a mean IoU of at least 0.98" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_untrained_masks_are_measured_and_not_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = [Agreement("click", 3, 0.5, 0.1)]
+    checkpoint = LoadedCheckpoint(micro_model(), "micro", "random-weights-seed-0", "", ())
+    say_agreement(poor, checkpoint, "INT8", Console())
+    trained = dataclasses.replace(checkpoint, source_sha256="ab")
+    for mean in (0.9799, float("nan")):
+        with pytest.raises(VerificationError, match="click: "):
+            say_agreement([poor[0]._replace(mean_iou=mean)], trained, "INT8", Console())
+    say_agreement([poor[0]._replace(mean_iou=0.98)], trained, "INT8", Console())
+
+
+@pytest.mark.slow
+def test_the_small_model_for_openvino(run: Run, tmp_path: Path) -> None:
+    said = run(*DEMO, "--openvino", "bf16", "--output-dir", tmp_path / "repo")
+    assert ("masks of BF16 against FP32" if has_bf16() else "BF16: not on this processor") in said
+    for model in ("sam2_encoder", "sam2_decoder"):
+        config = (tmp_path / "repo" / model / "config.pbtxt").read_text()
+        parsed = text_format.Parse(config, model_config_pb2.ModelConfig())
+        [accelerator] = parsed.optimization.execution_accelerators.cpu_execution_accelerator
+        assert (accelerator.name, dict(accelerator.parameters)) == (
+            "openvino",
+            {"precision": "BF16"},
+        )
+
+
 @pytest.mark.parametrize("when", ["verify", "write_decoder", "verify_video"])
 def test_a_failed_export_leaves_nothing(
     run: Run, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
@@ -156,10 +232,19 @@ def test_a_failed_export_leaves_nothing(
         (["--size", "tiny", "--model-cfg", "sam2.1_hiera_l.yaml"], "are different sizes"),
         (["--model-cfg", "sam2_hiera_l.yaml"], "--model-cfg: expected one of"),
         (
-            ["--size", "tiny", "--precision", "int8"],
-            "--precision: expected fp32 or fp16; got 'int8'",
+            ["--size", "tiny", "--precision", "int4"],
+            "--precision: expected fp32 or fp16 or int8; got 'int4'",
         ),
         (["--size", "tiny", "--pixels", "fp32"], "--pixels: expected fp16 or uint8; got 'fp32'"),
+        (
+            ["--size", "tiny", "--openvino", "int8"],
+            "--openvino: expected fp32 or bf16; got 'int8'",
+        ),
+        (
+            ["--size", "tiny", "--openvino", "fp32", "--precision", "int8"],
+            "--openvino and --precision int8: expected fp32 graphs",
+        ),
+        (["--size", "tiny", "--openvino", "fp32", "--onnx-only", "a"], "--onnx-only writes none"),
         (["--size", "tiny", "--device", "abacus"], "--device abacus: PyTorch cannot use it"),
         (["--size", "tiny"], "Download it first (python -m export.download tiny)"),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or directory"),

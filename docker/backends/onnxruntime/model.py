@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU as a Python-based Triton backend, under the name of Triton's own.
+"""ONNX Runtime or OpenVINO on the CPU as a Python-based Triton backend, under the name of Triton's own.
 
 For the local server, whose wheel lacks the C++ backend `onnxruntime`. A repository written for that one
 loads here byte for byte; where the C++ library exists it wins and this file is not used.
@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as pb_utils
 from answer_room import NoSharedMemoryError, check_room
 from fair_lane import FairLane, LaneFullError, Place, take_on
@@ -26,7 +25,7 @@ from onnx_session import (
     in_plain_words,
     is_invalid_argument,
     mismatches,
-    session_options,
+    open_session,
     shrinking_run,
 )
 
@@ -52,9 +51,7 @@ class TritonPythonModel:
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), session_options(parameters), providers=["CPUExecutionProvider"]
-            )
+            self.session = open_session(str(path), config, parameters)
             self._read_graph(parameters)
         except InvalidSettingError as error:
             raise pb_utils.TritonModelException(f"model {self.name}: {error}") from error

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnxruntime
+from accelerators import cpu_accelerator
 from input_limits import InvalidSettingError
+from openvino_session import OpenVinoSession
 
 ONNX_TO_TRITON_DTYPE = {
     "tensor(bool)": "TYPE_BOOL",
@@ -28,17 +30,39 @@ ONNX_TO_TRITON_DTYPE = {
 THREADS_PARAMETER = "intra_op_thread_count"
 
 
-def session_options(parameters: Mapping[str, str]) -> Any:
-    """Threads as the configuration says, else one for each processor this process may use."""
-    options = onnxruntime.SessionOptions()
+def open_session(path: str, config: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
+    """The graph under the engine that its configuration asks for.
+
+    Raises:
+        InvalidSettingError: the configuration asks for what does not exist or is not installed.
+    """
+    threads = thread_count(parameters)
+    accelerator = cpu_accelerator(config)
+    if accelerator is not None:
+        return OpenVinoSession(path, threads, accelerator.precision)
+    return onnxruntime.InferenceSession(
+        path, session_options(threads), providers=["CPUExecutionProvider"]
+    )
+
+
+def thread_count(parameters: Mapping[str, str]) -> int:
+    """As the configuration says, else one for each processor this process may use.
+
+    Never an engine's own default: it counts processors that this process may not use, and pins its threads
+    to them.
+    """
     text = parameters.get(THREADS_PARAMETER, "0")
     if not text.isdecimal():
         raise InvalidSettingError(
             f"parameter {THREADS_PARAMETER}: expected a number >= 0, got {text!r}"
         )
-    # Never ONNX Runtime's own default: it counts processors that this process may not use, and pins
-    # its threads to them.
-    options.intra_op_num_threads = int(text) or len(os.sched_getaffinity(0))
+    return int(text) or len(os.sched_getaffinity(0))
+
+
+def session_options(threads: int) -> Any:
+    """ONNX Runtime's options for a graph of the local server."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     # Idle threads that spin take the processors from the other models of the same request. On two busy
     # cores a decoder call took 245 ms of processor time with spinning and 174 ms without.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

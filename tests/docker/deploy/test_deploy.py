@@ -316,6 +316,37 @@ def test_graphs_are_fp16_on_a_gpu() -> None:
     assert Deployment("tiny", "cuda").precision == "fp16"
 
 
+def test_a_processor_takes_the_precision_that_was_asked_for() -> None:
+    assert Deployment("tiny", None, cpu_precision="int8").precision == "int8"
+    assert Deployment("tiny", "cuda", cpu_precision="int8").precision == "fp16"
+
+
+def test_openvino_is_written_into_the_image_graphs_configurations(tmp_path: Path) -> None:
+    directory, deployment = DeployDir(tmp_path), Deployment("demo", None, openvino="fp32")
+    directory.prepare(deployment)
+    assert directory.read() == deployment
+    stage_repository(directory, deployment)
+    choosing = {
+        path.parent.name
+        for path in directory.staged.glob("*/config.pbtxt")
+        if 'cpu_execution_accelerator : [ {\n  name: "openvino"' in path.read_text()
+    }
+    assert choosing == {"sam2_encoder", "sam2_decoder"}
+
+
+def test_options_for_processors_are_no_options_for_gpus(tmp_path: Path) -> None:
+    made = deployer(tmp_path)
+    for words, message in (
+        (("tiny", "--gpu", "--precision", "int8"), "--precision is for processors"),
+        (("tiny", "--cpu", "--openvino", "bf16"), "--openvino is the wheel's; add --wheel"),
+        (("demo", "--cpu", "--precision", "int8"), "comes in fp32"),
+    ):
+        done = made.run("up", *words)
+        assert done.returncode == 2
+        assert message in done.stdout
+    assert not made.directory.exists()
+
+
 def test_without_a_container_engine_it_says_what_to_install(tmp_path: Path) -> None:
     made = deployer(tmp_path)
     made.environment["PATH"] = str(tmp_path)

@@ -34,7 +34,7 @@ def test_images_install_what_pyproject_declares_and_the_gpu_image_no_second_serv
         target: {re.split(r"[^\w-]", line)[0] for line in requirements(pyproject, target)}
         for target in ("triton", "wheel", "front")
     }
-    assert names["wheel"] - names["triton"] == {"nvidia-pytriton", "onnxruntime"}
+    assert names["wheel"] - names["triton"] == {"nvidia-pytriton", "onnxruntime", "openvino"}
     assert {"numpy", "pillow", "av", "tritonclient", "psutil"} <= names["triton"]
     assert not {"torch", "transformers", "pytest"} & names["wheel"]
     assert {"fastapi", "uvicorn", "tritonclient", "orjson"} <= names["front"]
