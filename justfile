@@ -145,6 +145,10 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# A photograph to the encoder's pixels: processor time, exactness, memory, scaling (options: just bench-preprocess --help)
+[group('measurements')]
+bench-preprocess *args: (_install "client,server,export,dev,front")
+    PYTHONPATH="$PYTHONPATH:models/shared" {{ python }} tests/bench/preprocess.py "$@"
 # Everything in an image, against Meta's generator over PyTorch in float32: masks that changed sides are counted
 [group('measurements')]
 compare-everything: (_install "client,server,export,dev")
@@ -173,7 +177,12 @@ soak *args: (_install "client,server,export,dev,front")
 # Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
 [group('measurements')]
 bench-video-overhead *args: (_install "client,server,export,dev")
-    {{ python }} -m tests.bench.video_overhead "$@"
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video_overhead "$@"
+
+# Tracking beside transformers' model in process, same weights: ratios, frames per second, parts of a frame (GPU: --grpc, --device)
+[group('measurements')]
+bench-video *args: (_install "client,server,export,dev")
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video "$@"
 
 # Four tracked scenarios at 1024 px against Meta's own predictor; minutes of processor time
 [group('development')]

@@ -14,17 +14,21 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.onnx_export import IR_VERSION, OPSET
+from export.pixels import FP16_ZERO, Pixels
 
 Array = npt.NDArray[Any]
 
 
-def write_client_pixels(path: Path, image_size: int, metadata: Mapping[str, str]) -> None:
-    """`image` FP32 [1, 3, S, S], RGB from 0 to 1 ► `resized_image` UINT8, what the encoder takes.
+def write_client_pixels(
+    path: Path, image_size: int, metadata: Mapping[str, str], pixels: Pixels = "fp16"
+) -> None:
+    """`image` FP32 [1, 3, S, S], RGB from 0 to 1 ► `resized_image`, what the encoder takes.
 
     Pixels of 8 bits arrive as they were: k / 255 is k again. Anything below 0, above 1 or not a number is
     refused: pixels from 0 to 255, or with mean and deviation taken off, are no picture here.
     """
     dims = [1, 3, image_size, image_size]
+    kind = TensorProto.UINT8 if pixels == "uint8" else TensorProto.FLOAT16
     nodes = [
         helper.make_node("Mul", ["image", "white"], ["levels"]),
         helper.make_node("Round", ["levels"], ["rounded"]),
@@ -37,12 +41,20 @@ def write_client_pixels(path: Path, image_size: int, metadata: Mapping[str, str]
         helper.make_node("LessOrEqual", ["most", "white"], ["not_above"]),
         helper.make_node("And", ["not_below", "not_above"], ["within"]),
         helper.make_node("And", ["within", "are_numbers"], ["is_picture"]),
-        helper.make_node("Cast", ["rounded"], ["bytes"], to=TensorProto.UINT8),
-        *_unless("is_picture", "bytes", "resized_image", dims, "image_expected_from_0_to_1"),
+        *(
+            [helper.make_node("Cast", ["rounded"], ["pixels"], to=kind)]
+            if pixels == "uint8"
+            else [
+                helper.make_node("Sub", ["levels", "fp16_zero"], ["above_zero"]),
+                helper.make_node("Cast", ["above_zero"], ["pixels"], to=kind),
+            ]
+        ),
+        *_unless("is_picture", "pixels", "resized_image", dims, "image_expected_from_0_to_1"),
     ]
     constants: dict[str, Array] = {
         "white": np.array(255, np.float32),
         "black": np.array(0, np.float32),
+        "fp16_zero": np.array(FP16_ZERO, np.float32),
         **_shapes(dims, "image_expected_from_0_to_1"),
     }
     _write(
@@ -51,7 +63,7 @@ def write_client_pixels(path: Path, image_size: int, metadata: Mapping[str, str]
         constants,
         metadata,
         inputs={"image": (TensorProto.FLOAT, dims)},
-        outputs={"resized_image": (TensorProto.UINT8, dims)},
+        outputs={"resized_image": (kind, dims)},
     )
 
 

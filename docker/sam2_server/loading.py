@@ -9,8 +9,9 @@ from sam2_server.errors import LauncherError
 from sam2_server.probe import GRPC_CHANNEL_ARGUMENTS
 from sam2_server.process import ADMIN_KEY_HEADER
 
-# The encoder first, then the decoder that fits it, then the cache, which starts anew: old ids get NOT_FOUND
-# and clients send the image again, which is better than a mask from other weights.
+# The encoder first, then what makes pixels of the type that it takes, then the decoder that fits it, then
+# the cache, which starts anew: old ids get NOT_FOUND and clients send the image again, which is better than
+# a mask from other weights.
 # The video graphs, where there are any, follow: until the last one is in, they refuse one another's features
 # by their fingerprints, and sessions of the old weights end.
 VIDEO_ORDER = (
@@ -23,7 +24,7 @@ VIDEO_ORDER = (
 # For decoders in clients, where there are any: until it is here, it refuses the new encoder's features.
 CLIENT_ORDER = ("sam2_client_features",)
 OPTIONAL = (*CLIENT_ORDER, *VIDEO_ORDER)
-ORDER = ("sam2_encoder", "sam2_decoder", "sam2_embedding", *OPTIONAL)
+ORDER = ("sam2_encoder", "sam2_preprocess", "sam2_decoder", "sam2_embedding", *OPTIONAL)
 LOAD_SECONDS = 3600.0  # TensorRT builds engines while the old ones serve
 
 

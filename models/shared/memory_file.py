@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ class MemoryFile:
         with mmap.mmap(self.fd, size, prot=mmap.PROT_READ) as memory:
             return memory[:]
 
-    def read_array(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[np.uint8]:
+    def read_array(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
         return np.frombuffer(self.read(), np.dtype(dtype)).reshape(shape)
 
     def open(self) -> BinaryIO:

@@ -53,6 +53,17 @@ class WorkerEndedError(RuntimeError):
         return signal.Signals(self.ended_by).name if self.ended_by in CRASHES else None
 
 
+def _environment() -> dict[str, str]:
+    """Packages where this process finds them; no threads of numpy's, which would only cost memory; memory in
+    huge pages where the kernel has them on request, which spares a tenth of a decode (glibc 2.35)."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OPENBLAS_NUM_THREADS": "1",
+        "GLIBC_TUNABLES": ":".join(filter(None, [tunables, "glibc.malloc.hugetlb=1"])),
+    }
+
+
 class WorkerProcess:
     """One process, whose first line says that it is ready. One caller at a time; anybody may kill it."""
 
@@ -63,8 +74,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=pass_fds,
-            # Packages where this process finds them; numpy's threads would only cost memory.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | _environment(),
         )
 
     @property

@@ -11,6 +11,7 @@ from client_image import InvalidClientImageError, square_image
 
 from export.client_graphs import write_client_features, write_client_pixels
 from export.onnx_files import read_onnx_file
+from export.pixels import FP16_ZERO
 
 S, C = 64, 32
 METADATA = {"fingerprint": "-77", "image_size": str(S), "embed_channels": str(C), "size": "large"}
@@ -23,6 +24,13 @@ def runner(path: Path) -> Run:
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options)
     return lambda **inputs: session.run(None, inputs)
+
+
+@pytest.fixture(scope="module")
+def whole_pixels(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("graphs") / "client_pixels.onnx"
+    write_client_pixels(path, S, METADATA, "uint8")
+    return runner(path)
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +49,23 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return runner(path)
 
 
-def test_all_256_levels_arrive_whole(pixels: Run) -> None:
+def test_all_256_levels_arrive_whole(pixels: Run, whole_pixels: Run) -> None:
     levels = np.arange(3 * S * S).reshape(1, 3, S, S) % 256
-    (got,) = pixels(image=levels.astype(np.float32) / np.float32(255))
+    (got,) = whole_pixels(image=levels.astype(np.float32) / np.float32(255))
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, levels)
+    (got,) = pixels(image=levels.astype(np.float32) / np.float32(255))
+    assert got.dtype == np.float16
+    # Around zero FP16 also holds what is left of dividing and multiplying again.
+    np.testing.assert_allclose(got.astype(np.float32) + FP16_ZERO, levels, atol=2e-5)
 
 
-def test_what_lies_between_levels_is_rounded(pixels: Run) -> None:
+def test_what_lies_between_levels_is_kept_or_rounded(pixels: Run, whole_pixels: Run) -> None:
     image = np.full((1, 3, S, S), 100.4 / 255, np.float32)
     image[0, 1] = 100.6 / 255
     (got,) = pixels(image=image)
+    np.testing.assert_allclose(got[0, :, 0, 0] + FP16_ZERO, [100.4, 100.6, 100.4], atol=0.05)
+    (got,) = whole_pixels(image=image)
     assert [int(plane[0, 0]) for plane in got[0]] == [100, 101, 100]
 
 

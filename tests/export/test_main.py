@@ -58,6 +58,7 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
     encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
     assert encoder.image_size == 64
     assert encoder.metadata["model_name"] == "my-sam2"
+    assert encoder.tensors["resized_image"] == ("FP16", (-1, 3, 64, 64))
     assert "dims: [ 3, 64, 64 ]" in (tmp_path / "repo/sam2_preprocess/config.pbtxt").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["repo"], "nothing else is left behind"
 
@@ -113,7 +114,10 @@ def test_the_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Pa
         "demo",
         "--untrained-memory",
         0,
+        "--pixels",
+        "uint8",
     )
+    assert read_onnx_file(folder / "encoder.onnx").tensors["resized_image"][0] == "UINT8"
     assert {p.name for p in folder.iterdir()} == {"decoder.onnx", "encoder.onnx", *VIDEO_FILES}
     assert read_onnx_file(folder / "video_decoder.onnx").metadata["precision"] == "fp16"
     assert read_onnx_file(folder / "encoder.onnx").metadata["precision"] == "fp16"
@@ -155,6 +159,7 @@ def test_a_failed_export_leaves_nothing(
             ["--size", "tiny", "--precision", "int8"],
             "--precision: expected fp32 or fp16; got 'int8'",
         ),
+        (["--size", "tiny", "--pixels", "fp32"], "--pixels: expected fp16 or uint8; got 'fp32'"),
         (["--size", "tiny", "--device", "abacus"], "--device abacus: PyTorch cannot use it"),
         (["--size", "tiny"], "Download it first (python -m export.download tiny)"),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or directory"),

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from export.client_graphs import write_client_features, write_client_pixels
 from export.client_models import CLIENT_MODELS
 from export.errors import RepositoryError
+from export.pixels import TRITON_TYPES
 from export.repository import (
     MODELS_DIR,
     VIDEO_GRAPHS,
@@ -42,7 +43,9 @@ IDENTITY = {"fingerprint": "7", "image_size": "1024", "embed_channels": "256"}
 Value = tuple[str, str, list[Any]]
 
 
-def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list[Value]]]:
+def tensors(
+    image_size: int, channels: int, pixels: str = "FP16"
+) -> dict[str, tuple[list[Value], list[Value]]]:
     s, c = image_size, channels
     features = [(c, s // 16), (c // 8, s // 4), (c // 4, s // 8)]
     names = ("image_embed", "high_res_feats_0", "high_res_feats_1")
@@ -55,7 +58,7 @@ def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list
 
     return {
         "encoder": (
-            [("resized_image", "UINT8", ["batch", 3, s, s])],
+            [("resized_image", pixels, ["batch", 3, s, s])],
             [*feature_values("batch"), ("encoder_fingerprint", "INT64", ["batch", 1])],
         ),
         "decoder": (
@@ -101,6 +104,7 @@ def write_hollow(  # noqa: PLR0917
     metadata: bool = True,
     memory_channels: int | None = None,
     memory_fingerprints: tuple[int, ...] = (5, 5, 5, 5),
+    pixels: str = "FP16",
     size: str | None = None,
 ) -> Path:
     """An export's ONNX files with the right tensors and nothing behind them but constants.
@@ -111,7 +115,7 @@ def write_hollow(  # noqa: PLR0917
     folder.mkdir(parents=True, exist_ok=True)
     if size is not None:
         write_client_files(folder, image_size, channels, fingerprints[0], size)
-    files = tensors(image_size, channels)
+    files = tensors(image_size, channels, pixels)
     of_file: dict[str, dict[str, int]] = {
         name: {"fingerprint": fingerprint}
         for name, fingerprint in zip(files, fingerprints, strict=True)
@@ -315,6 +319,21 @@ def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
     attention = (tmp_path / "repository/sam2_memory_attention/config.pbtxt").read_text()
     assert "dims: [ -1, -1, 32, 16, 16 ] }" in attention
     assert "dims: [ -1, -1, 96 ] }" in attention
+
+
+@pytest.mark.parametrize("pixels", TRITON_TYPES.values())
+def test_preprocessing_makes_what_the_encoder_takes(tmp_path: Path, pixels: str) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", pixels=pixels)
+    assemble_repository(onnx_dir, tmp_path / "repository")
+    for model in ("sam2_preprocess", "sam2_encoder"):
+        config = (tmp_path / "repository" / model / "config.pbtxt").read_text()
+        assert f'name: "resized_image" data_type: TYPE_{pixels} ' in config
+
+
+def test_an_encoder_of_other_pixels_is_refused(tmp_path: Path) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", pixels="FP32")
+    with pytest.raises(RepositoryError, match="resized_image: expected FP16 or UINT8, got FP32"):
+        assemble_repository(onnx_dir, tmp_path / "repository")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+import pixel_types
 import pytest
 import video_graphs
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.pixels import FP16_ZERO, TRITON_TYPES
 from export.shared_modules import needed_modules
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -214,6 +216,11 @@ def test_every_bls_call_of_sam2_embedding_fits():
     for name, tensor in tensors(encoder.output).items():
         one = (tensor.data_type, [1, *tensor.dims])
         assert one == signature(tensors(embedding.output)[name]), name
+
+
+def test_exporter_and_preprocessing_mean_the_same_pixels():
+    assert pixel_types.FP16_ZERO == FP16_ZERO
+    assert list(pixel_types.PIXEL_TYPES) == [f"TYPE_{name}" for name in TRITON_TYPES.values()]
 
 
 def test_what_sam2_automask_passes_on_fits():

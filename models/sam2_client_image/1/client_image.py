@@ -1,5 +1,7 @@
 """An image file for a decoder in the client: of exactly the encoder's size, or refused."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,9 +11,9 @@ class InvalidClientImageError(ValueError):
 
 
 def square_image(
-    decoded_image: npt.NDArray[np.uint8], original_hw: npt.NDArray[np.int32]
-) -> npt.NDArray[np.uint8]:
-    """UINT8 [3, S, S] and the upright picture's height and width ► UINT8 [1, 3, S, S]."""
+    decoded_image: npt.NDArray[Any], original_hw: npt.NDArray[np.int32]
+) -> npt.NDArray[Any]:
+    """[3, S, S] and the upright picture's height and width ► [1, 3, S, S]."""
     side = decoded_image.shape[-1]
     height, width = (int(edge) for edge in original_hw)
     if (height, width) != (side, side):

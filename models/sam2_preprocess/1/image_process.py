@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from image_errors import InvalidImageError, check_length
 from memory_file import MemoryFile
@@ -42,15 +41,15 @@ class DecoderLostError(RuntimeError):
 class PreparedImage:
     """The picture [3, S, S], and height and width of the upright original, or of its part."""
 
-    resized: npt.NDArray[np.uint8]
+    resized: npt.NDArray[Any]
     original_hw: tuple[int, int]
 
 
 class ImageProcess:
-    """One decoding process, replaced when it ends. One caller at a time."""
+    """One decoding process, replaced when it ends, for one type of pixels. One caller at a time."""
 
-    def __init__(self, limits: Mapping[str, float]) -> None:
-        self._limits = dict(limits)
+    def __init__(self, limits: Mapping[str, float], data_type: str) -> None:
+        self._limits, self._data_type = dict(limits), data_type
         self._start()
 
     def prepare(
@@ -74,6 +73,7 @@ class ImageProcess:
         try:
             self._memory.write(data)
             request = {"side": side, "resample": resample, "crop_box": crop_box}
+            request["data_type"] = self._data_type
             answer = self._ask(request, is_cancelled)
         except (OSError, MemoryError) as error:
             self._restart()

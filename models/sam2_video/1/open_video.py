@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from memory_file import MemoryFile
 from video_errors import (
@@ -49,13 +48,15 @@ class VideoLimits:
     max_video_memory_bytes: int
     max_video_decoders: int
     video_frames_kept: int
+    # Of a pixel that the encoder takes: 2 (FP16) or 1 (UINT8).
+    pixel_bytes: int
 
 
 @dataclass(frozen=True)
 class VideoPicture:
-    """A frame uint8 [3, S, S] as the encoder takes it, and the upright frame's (height, width)."""
+    """A frame [3, S, S] as the encoder takes it, and the upright frame's (height, width)."""
 
-    resized: npt.NDArray[np.uint8]
+    resized: npt.NDArray[Any]
     original_hw: tuple[int, int]
 
 

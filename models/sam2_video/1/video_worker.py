@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from memory_file import MemoryFile
-from square_pictures import resize_to_square
+from pixel_types import PIXEL_TYPES, TYPE_OF_BYTES, PixelType
+from square_pictures import bicubic_square
 from video_containers import recognise_video
 from video_errors import InvalidStepError
 from worker_bounds import begin_work, processor_seconds, requests, say
@@ -57,7 +58,7 @@ class FrameReader:
             self._decoded += 1
             if found >= first_kept:
                 picture = self._video.picture_of(frame)
-                self._keep(found, resize_to_square(picture, self._side, "bicubic"))
+                self._keep(found, bicubic_square(picture, self._side))
         return self._kept[number]
 
     def _keep(self, number: int, frame: UInt8Array) -> None:
@@ -84,8 +85,10 @@ def main() -> None:
         say(_refusal(error))
         return
     say({"ready": facts})
+    pixel_type = PIXEL_TYPES[TYPE_OF_BYTES[limits["pixel_bytes"]]]
     for request in requests():
-        say(_answer(reader, request["frame"], picture, limits["max_video_decode_seconds"]))
+        seconds = limits["max_video_decode_seconds"]
+        say(_answer(reader, request["frame"], picture, pixel_type, seconds))
         try:
             with processor_seconds(limits["max_video_decode_seconds"]):
                 reader.read_ahead()
@@ -116,17 +119,17 @@ def _open(
 
 
 def _answer(
-    reader: FrameReader, number: int, picture: MemoryFile, seconds: float
+    reader: FrameReader, number: int, picture: MemoryFile, pixel_type: PixelType, seconds: float
 ) -> dict[str, Any]:
     try:
         with processor_seconds(seconds):
-            frame = reader.read(number)
+            pixels = pixel_type.of(reader.read(number).astype(np.float32))
     except (InvalidStepError, MemoryError) as error:
         return _refusal(error)
-    picture.write(frame.tobytes())
+    picture.write(pixels.tobytes())
     return {
-        "shape": frame.shape,
-        "dtype": str(frame.dtype),
+        "shape": pixels.shape,
+        "dtype": str(pixels.dtype),
         "decoded": reader.take_count(),
     }
 

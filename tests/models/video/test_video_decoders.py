@@ -17,7 +17,8 @@ import pytest
 from google.protobuf import text_format
 from open_video import OpenVideo, VideoLimits
 from PIL import Image
-from square_pictures import resize_to_square
+from pixel_types import PIXEL_TYPES
+from square_pictures import bicubic_square
 from tritonclient.grpc import model_config_pb2
 from video_decoders import VideoDecoders
 from video_errors import (
@@ -50,7 +51,8 @@ def limits(**changed: int) -> VideoLimits:
 
 
 def expected(data: bytes, number: int) -> np.ndarray:
-    return resize_to_square(Image.fromarray(decoded(data)[number]), SIDE, "bicubic")
+    frame = bicubic_square(Image.fromarray(decoded(data)[number]), SIDE)
+    return PIXEL_TYPES["TYPE_FP16"].of(frame.astype(np.float32))
 
 
 def never() -> bool:
