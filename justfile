@@ -22,7 +22,7 @@ setup: (_install "client,server,export,dev,front")
 demo: (_install "client,server")
     {{ python }} -m demo
 
-# Coins followed through a clip by the small model, whose memory is untrained as yet ► demo-output/tracked.png, .mp4
+# Coins followed through a clip by the small model, three clicks in all ► demo-output/tracked.png, tracked.mp4
 [group('start')]
 demo-video: (_install "client,server,video")
     {{ python }} -m demo.video

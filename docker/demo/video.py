@@ -29,9 +29,8 @@ GAP_PX = 4
 def main() -> None:
     console = Console(highlight=False)
     console.print(
-        "[bold]The memory of the small model in the box is not trained yet.[/] The clicked frame is right,"
-        " the frames behind it are not followed: all parts run, nothing tracks. `just export tiny && just"
-        " serve` has Meta's own memory."
+        "[bold]The memory of the small model in the box is small as well[/]: it follows coins while they keep"
+        " apart, and takes one for another where they meet. `just export tiny && just serve` has Meta's."
     )
     clip = moving_coins(ROOT / "client/examples/images/coins.png")
     assemble_repository(ROOT / "export/demo_model/onnx", REPOSITORY)
