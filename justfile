@@ -177,7 +177,12 @@ soak *args: (_install "client,server,export,dev,front")
 # Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
 [group('measurements')]
 bench-video-overhead *args: (_install "client,server,export,dev")
-    {{ python }} -m tests.bench.video_overhead "$@"
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video_overhead "$@"
+
+# Tracking beside transformers' model in process, same weights: ratios, frames per second, parts of a frame (GPU: --grpc, --device)
+[group('measurements')]
+bench-video *args: (_install "client,server,export,dev")
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video "$@"
 
 # Four tracked scenarios at 1024 px against Meta's own predictor; minutes of processor time
 [group('development')]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF."}
+IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF."}
 _IMAGE_ID = {
     "type": "string",
     "description": "A name for the image, or the id of an earlier answer; alone, instead of the image.",
@@ -16,7 +16,7 @@ _ERROR = {
         "error": {"type": "string", "example": "point: expected X,Y[,LABEL[,OBJECT]], got '5'"}
     },
 }
-_SHAPES: dict[str, Any] = {
+SHAPES: dict[str, Any] = {
     "rle": {
         "type": "object",
         "description": "COCO compressed RLE (format=rle).",
@@ -35,7 +35,7 @@ _MASK = {
     "type": "object",
     "properties": {
         "iou": {"type": "number", "description": "The model's own estimate of the mask's quality."},
-        **_SHAPES,
+        **SHAPES,
     },
 }
 _FACTS = {
@@ -45,14 +45,16 @@ _FACTS = {
 }
 
 
-def _form(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+def form(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A request's body: a form with these fields."""
     schema = {"type": "object", "properties": properties, "required": list(required)}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }
 
 
-def _answers(**by_status: Any) -> dict[str, Any]:
+def answers(**by_status: Any) -> dict[str, Any]:
+    """Answers by status (`_200`), and the refusals that every call may get."""
     refusals = {
         "400": "A field is wrong; the message names it.",
         "401": "No API key, or an unknown one.",
@@ -70,9 +72,9 @@ def _answers(**by_status: Any) -> dict[str, Any]:
 
 SEGMENT = {
     "summary": "Masks for an image and prompts",
-    **_form(
+    **form(
         {
-            "image": _IMAGE,
+            "image": IMAGE,
             "image_id": _IMAGE_ID,
             "point": {
                 "type": "array",
@@ -96,7 +98,7 @@ SEGMENT = {
             },
         }
     ),
-    **_answers(
+    **answers(
         _200={
             "description": "Masks at the image's own size.",
             "content": {
@@ -146,7 +148,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "max_masks": {"type": "integer", "description": "The best so many.", "example": 50},
 }
 _GENERATED: dict[str, Any] = {
-    **_SHAPES,
+    **SHAPES,
     "area": {"type": "integer", "description": "Pixels."},
     "bbox": {
         "type": "array",
@@ -161,9 +163,9 @@ _GENERATED: dict[str, Any] = {
 EVERYTHING = {
     "summary": "Every mask of an image, without prompts",
     "description": "Meta's SAM2AutomaticMaskGenerator, in the server: its parameters by their own names.",
-    **_form(
+    **form(
         {
-            "image": _IMAGE,
+            "image": IMAGE,
             "image_id": _IMAGE_ID,
             "format": {
                 "type": "string",
@@ -175,7 +177,7 @@ EVERYTHING = {
             **_PARAMETERS,
         }
     ),
-    **_answers(
+    **answers(
         _200={
             "description": "Masks in the generator's order.",
             "content": {
@@ -198,8 +200,8 @@ EVERYTHING = {
 }
 WARM = {
     "summary": "Encode an image ahead of its first click",
-    **_form({"image": _IMAGE, "image_id": _IMAGE_ID}, required=("image",)),
-    **_answers(
+    **form({"image": IMAGE, "image_id": _IMAGE_ID}, required=("image",)),
+    **answers(
         _200={
             "description": "The image is encoded.",
             "content": {"application/json": {"schema": {"type": "object", "properties": _FACTS}}},
@@ -211,5 +213,5 @@ FORGET = {
     "parameters": [
         {"name": "image_id", "in": "path", "required": True, "schema": {"type": "string"}}
     ],
-    **_answers(_204={"description": "The image and all of its names are dropped."}),
+    **answers(_204={"description": "The image and all of its names are dropped."}),
 }

@@ -14,10 +14,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from front import api_description
+from front import api_description, video_description
 from front.http_protocol import HttpProtocol
 from front.rest import Rest
 from front.rest_everything import RestEverything
+from front.rest_videos import RestVideos
 from front.service import FrontService
 from front.settings import FrontSettings
 from front.tools.registry import tool_routes
@@ -64,12 +65,18 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
 
 def _rest_routes(service: FrontService) -> list[tuple[str, str, Handler, dict[str, Any]]]:
     """Path, method, handler and description of everything under /v1."""
-    rest, everything = Rest(service), RestEverything(service)
+    rest, everything, videos = Rest(service), RestEverything(service), RestVideos(service)
+    video = "/v1/videos/{session_id}"
     return [
         ("/v1/segment", "POST", rest.segment, api_description.SEGMENT),
         ("/v1/everything", "POST", everything.everything, api_description.EVERYTHING),
         ("/v1/images", "POST", rest.warm, api_description.WARM),
         ("/v1/images/{image_id:path}", "DELETE", rest.forget, api_description.FORGET),
+        ("/v1/videos", "POST", videos.start, video_description.START),
+        (f"{video}/prompt", "POST", videos.prompt, video_description.PROMPT),
+        (f"{video}/track", "POST", videos.track, video_description.TRACK),
+        (video, "GET", videos.status, video_description.STATUS),
+        (video, "DELETE", videos.close, video_description.CLOSE),
     ]
 
 

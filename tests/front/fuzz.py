@@ -34,10 +34,12 @@ from tests.raw_client import RawClient, bytes_tensor, click
 from tests.running_front import RunningFront
 from tests.running_server import ROOT, RunningServer
 
-CLIENTS_MISTAKES = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
+CLIENTS_MISTAKES = {
+    *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"),
+}
 # What a server that has much to do may say; not a mistake, and not a fault.
 BUSY = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
-HTTP_ALLOWED = {200, 400, 404, 405, 408, 411, 413, 415, 429, 431, 503, 504}
+HTTP_ALLOWED = {200, 400, 404, 405, 408, 409, 411, 413, 415, 429, 431, 503, 504}
 SIDES = (-(2**63), -5, -1, 0, 1, 2, 3, 255, 2**31, 2**32, 2**61, 2**62, 2**63 - 1)
 NUMBERS = (0.0, -1.0, 1e30, float("nan"), float("inf"), 109.0, 0.5, -0.0)
 TEXTS = (b"", b"coins", b"\0", b"\xff\xfe", "é".encode(), b"x" * 300, b"../../etc/passwd", b"%s%n")

@@ -1,6 +1,7 @@
 """Limits of the front that no other file tries: what is under way, pictures, streams, time; each by name."""
 
 import asyncio
+import re
 import socket
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,6 +23,7 @@ from front.triton_request import Parcel
 from prometheus_client import CollectorRegistry
 
 from tests.front.samples import click_request
+from tests.running_server import ROOT
 
 LIMITS = replace(
     Limits(),
@@ -31,6 +33,16 @@ LIMITS = replace(
     max_unpacked_pixels=100_000,
     stream_window=2,
 )
+
+
+def test_the_readme_has_every_limit_with_its_default():
+    rows = re.findall(
+        r"^\| (?:`front` )?\| `(\w+)` \| ([\d.]+)( million)? \|",
+        (ROOT / "README.md").read_text().partition("The front's, in")[2],
+        re.M,
+    )
+    stated = {name: float(number) * (1e6 if unit else 1) for name, number, unit in rows}
+    assert stated == vars(Limits())
 
 
 def service_of(limits=LIMITS):

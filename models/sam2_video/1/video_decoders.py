@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ Result = TypeVar("Result")
 
 @dataclass
 class DecoderCounts:
-    """Frames handed over and frames decoded for them so far; processes that were started and that were ended
-    for another video's sake."""
+    """Frames handed over, frames decoded for them, seconds that steps waited for them so far; processes that
+    were started and that were ended for another video's sake."""
 
     video_frames: int = 0
     video_decoded_frames: int = 0
+    video_wait_seconds: float = 0.0
     video_decoders_started: int = 0
     video_decoders_displaced: int = 0
 
@@ -69,7 +71,13 @@ class VideoDecoders:
 
     async def read(self, video: OpenVideo, number: int, is_cancelled: IsCancelled) -> VideoPicture:
         """A frame by number."""
-        return await self._on_thread(video, lambda: video.read(number, is_cancelled), is_cancelled)
+        started = time.perf_counter()
+        try:
+            return await self._on_thread(
+                video, lambda: video.read(number, is_cancelled), is_cancelled
+            )
+        finally:
+            self.counts.video_wait_seconds += time.perf_counter() - started
 
     def close(self, video: OpenVideo) -> None:
         """Ends a video, also in the middle of a decode."""

@@ -6,7 +6,7 @@ carries the differences over, once a second.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from metric_families import MetricFamilies
@@ -43,6 +43,7 @@ class VideoMetrics:
             {
                 "video_frames": "Frames of video files that were handed to the encoder",
                 "video_decoded_frames": "Frames of video files that were decoded, those on the way too",
+                "video_wait_seconds": "Seconds that steps waited for a video's frame",
                 "video_decoders_started": "Processes that were started to decode a video",
                 "video_decoders_displaced": "Processes that ended for another video's sake",
             }
@@ -64,7 +65,7 @@ class VideoMetrics:
         }
         self._byte_metrics = {kind: held.Metric(labels={"kind": kind}) for kind in HELD}
         self._step_metrics: dict[tuple[str, str], Any] = {}
-        self._published: Counter[Any] = Counter()
+        self._published: defaultdict[Any, float] = defaultdict(float)
         self.steps: Counter[tuple[str, str]] = Counter()
 
     def observe_step(self, seconds: float) -> None:
@@ -95,7 +96,7 @@ class VideoMetrics:
         self._sessions.set(len(states))
         self._pending.set(service.pending_steps)
 
-    def _carry_over(self, metric: Any, key: Any, count: int) -> None:
+    def _carry_over(self, metric: Any, key: Any, count: float) -> None:
         if count > self._published[key]:
             metric.increment(count - self._published[key])
             self._published[key] = count

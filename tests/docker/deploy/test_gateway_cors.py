@@ -24,7 +24,17 @@ def test_the_origins_of_the_front_may_call_with_a_key(tmp_path: Path) -> None:
     with RunningFront("127.0.0.1:1", tmp_path / "front", *options) as front:
         settings = gateway_settings(tmp_path, front.http_url, front.grpc_url)
         with running_gateway(settings) as gateway:
-            for path in (INFER, "/v1/segment", "/v1/everything", "/v1/images", "/v1/images/é/x"):
+            for path in (
+                INFER,
+                "/v1/segment",
+                "/v1/everything",
+                "/v1/images",
+                "/v1/images/é/x",
+                "/v1/videos",
+                "/v1/videos/x/track",
+                "/v1/videos",
+                "/v1/videos/x/track",
+            ):
                 asked = {
                     "origin": PAGE,
                     "access_control_request_method": "POST",

@@ -2,10 +2,13 @@
 
 import base64
 import copy
+import io
+import json
 import random
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.front.conftest import log_lines
 from tests.front.tools.cvat_player import HEADERS
@@ -119,19 +122,40 @@ def mutated(document, chance):
     return document
 
 
+def post(session, tools_front, tool, document):
+    headers = {**HEADERS, "x-nuclio-function-name": "triton-sam2"} if tool == "cvat" else {}
+    url = f"http://{tools_front.http_url}{TOOLS[tool][0]}"
+    return session.post(url, json=document, headers=headers, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def huge():
+    """A picture of few bytes and more pixels than are decoded."""
+    buffer = io.BytesIO()
+    Image.new("1", (12_000, 9_000)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_huge_pictures(tools_front, tool, huge):
+    _, whole, error_of = TOOLS[tool]
+    document = json.loads(json.dumps(whole).replace(IMAGE, huge))
+    with requests.Session() as session:
+        answer = post(session, tools_front, tool, document)
+        assert "pixels" in error_of(answer.json())
+        assert post(session, tools_front, tool, whole).status_code == 200
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_nearly_right(tools_front, tool):
-    path, whole, error_of = TOOLS[tool]
-    headers = {**HEADERS, "x-nuclio-function-name": "triton-sam2"} if tool == "cvat" else {}
+    _, whole, error_of = TOOLS[tool]
     chance = random.Random(f"nearly right {tool}")
-    url = f"http://{tools_front.http_url}{path}"
     with requests.Session() as session:
-        session.headers.update(headers)
-        assert session.post(url, json=whole, timeout=120).status_code == 200
+        assert post(session, tools_front, tool, whole).status_code == 200
         refused = 0
         for _ in range(80):
             document = mutated(whole, chance)
-            answer = session.post(url, json=document, timeout=120)
+            answer = post(session, tools_front, tool, document)
             is_list = isinstance(answer.json(), list)
             if answer.status_code != 200 or (not is_list and answer.json().get("success") is False):
                 refused += 1
@@ -140,5 +164,5 @@ def test_nearly_right(tools_front, tool):
                 assert "its log says how" not in words, document
                 assert "tell its operator" not in words, document
         assert refused > 25
-        assert session.post(url, json=whole, timeout=120).status_code == 200
+        assert post(session, tools_front, tool, whole).status_code == 200
     assert [line for line in log_lines(tools_front) if line["event"] == "failure"] == []
