@@ -14,7 +14,7 @@ class Protocol(GrpcProtocol):
     """Answers a request when it is told to; remembers which are under way."""
 
     def __init__(self) -> None:
-        self._service = type("Service", (), {"limits": Limits()})()
+        super().__init__(type("Service", (), {"limits": Limits()})())  # type: ignore[arg-type]
         self.under_way: list[str] = []
         self.most = 0
 

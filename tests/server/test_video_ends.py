@@ -12,6 +12,7 @@ import psutil
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from triton_sam2 import RetryPolicy, SAM2VideoClient, SessionNotFoundError
 from tritonclient.utils import np_to_triton_dtype
 
 from tests.models.video.clips import clip
@@ -94,6 +95,29 @@ def test_after_a_kill_sessions_are_gone_and_replayed_ones_give_the_same_masks(ow
     assert "start it again" in refused.value.message
     replayed = play(ServerSession(RawClient(own_server, "grpc"), files))
     assert all(np.array_equal(a, b) for a, b in zip(before, replayed, strict=True))
+
+
+def test_our_client_waits_for_the_restart_and_replays(own_server):
+    files = clip(FRAMES)
+    # Restarts take as long as they take.
+    retry = RetryPolicy(retries=10_000)
+    with SAM2VideoClient(own_server.grpc_url, timeout=PATIENCE_SECONDS, retry=retry) as client:
+        state = client.init_state(files)
+        client.add_new_points_or_box(state, 0, 1, [[150, 110]], [1])
+        expected = [frame.masks for frame in client.propagate_in_video(state)]
+        client.reset_state(state)
+        client.add_new_points_or_box(state, 0, 1, [[150, 110]], [1])
+        frames = client.propagate_in_video(state)
+        got = [next(frames).masks]
+        stub_of(own_server, MODEL).send_signal(signal.SIGKILL)
+        with pytest.raises(SessionNotFoundError):
+            # What was under way may have been answered before the end.
+            got.extend(frame.masks for frame in frames)
+        client.replay(state)
+        got += [frame.masks for frame in client.propagate_in_video(state, resume=True)]
+        client.close_state(state)
+    assert len(got) == FRAMES
+    assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
 
 
 def test_a_client_that_leaves_midway_leaves_a_whole_session(own_server):

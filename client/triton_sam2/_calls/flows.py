@@ -216,10 +216,14 @@ def send(
     options: CallOptions,
     deadline: Deadline,
     is_safe: Callable[[ServerUnavailableError], bool] = lambda _: True,
+    *,
+    was_there: bool = False,
 ) -> Flow[Tensors]:
-    """Send a request; when the server cannot serve it now, and sending it twice is safe, send it again."""
+    """Send a request; when the server cannot serve it now, and sending it twice is safe, send it again.
+
+    `was_there`: an earlier call was answered, so that a server that does not answer is restarting.
+    """
     request = replace(request, request_id=options.request_id)
-    was_there = False
     for pause_s in options.retry.pauses_s():
         try:
             return (yield replace(request, timeout_s=deadline.remaining_s()))

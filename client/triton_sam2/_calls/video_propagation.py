@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from triton_sam2._calls import video_steps as steps
-from triton_sam2._calls.flows import CallOptions, send
+from triton_sam2._calls.flows import CallOptions
 from triton_sam2._calls.video_replay import settle
-from triton_sam2._calls.video_requests import WantedFrame, track_request
+from triton_sam2._calls.video_requests import WantedFrame, send_once_begun, track_request
 from triton_sam2._calls.video_state import VideoState
 from triton_sam2._errors import CallTimeoutError, InvalidInputError, TritonSam2Error
 from triton_sam2._inputs.video_prompts import checked_frame
@@ -68,7 +68,9 @@ def track_run(
             if window > 1:
                 answer = yield StreamReceive(request)
             else:
-                answer = yield from send(request, options, Deadline(options.timeout_s))
+                answer = yield from send_once_begun(
+                    state, request, Deadline(options.timeout_s), options
+                )
             shown = steps.note_answer(state, frame_idx, run.reverse, answer)
         except TritonSam2Error as error:
             if isinstance(error, CallTimeoutError):

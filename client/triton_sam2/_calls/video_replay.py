@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from triton_sam2._calls import video_steps as steps
-from triton_sam2._calls.flows import CallOptions, send
-from triton_sam2._calls.video_requests import SCORES_ALONE, video_request
+from triton_sam2._calls.flows import CallOptions
+from triton_sam2._calls.video_requests import SCORES_ALONE, send_once_begun, video_request
 from triton_sam2._calls.video_state import ClearStep, PromptStep, RemoveStep, TrackRun, VideoState
 from triton_sam2._errors import InvalidInputError
 from triton_sam2._transports.rpc import Deadline, Flow
@@ -16,7 +16,7 @@ def settle(state: VideoState, options: CallOptions) -> Flow[None]:
     if state.must_replay:
         _check_past(state)
         request = video_request(state, "reset", ("session_bytes",))
-        yield from send(request, options, Deadline(options.timeout_s))
+        yield from send_once_begun(state, request, Deadline(options.timeout_s), options)
         yield from play(state, options)
         return
     if not state.unsettled:

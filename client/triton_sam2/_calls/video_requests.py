@@ -83,6 +83,19 @@ def video_request(
     )
 
 
+def send_once_begun(
+    state: VideoState,
+    request: InferRequest,
+    deadline: Deadline,
+    options: CallOptions,
+    is_safe: Callable[[ServerUnavailableError], bool] = lambda _: True,
+) -> Flow[Tensors]:
+    """Send a request of a session; a server that was there before is waited for."""
+    answer = yield from send(request, options, deadline, is_safe, was_there=state.is_begun)
+    state.is_begun = True
+    return answer
+
+
 def send_step(
     state: VideoState,
     command: str,
@@ -101,17 +114,17 @@ def send_step(
         inputs["frame_index"] = frame_tensor(frame_idx)
     request = video_request(state, command, outputs, inputs)
     if frame_idx is None or state.server_has_frames:
-        return (yield from send(request, options, deadline, is_safe))
+        return (yield from send_once_begun(state, request, deadline, options, is_safe))
     if frame_idx in state.sent:
         try:
-            return (yield from send(request, options, deadline, is_safe))
+            return (yield from send_once_begun(state, request, deadline, options, is_safe))
         except ImageNotFoundError:
             del state.sent[frame_idx]
     image = yield from _load(state, frame_idx)
     if image is None:
         raise InvalidInputError(f"frame_idx: the video ends before frame {frame_idx}")
     request = video_request(state, command, outputs, {**inputs, "image": bytes_tensor(image)})
-    answer = yield from send(request, options, deadline, is_safe)
+    answer = yield from send_once_begun(state, request, deadline, options, is_safe)
     state.note_sent(frame_idx)
     return answer
 

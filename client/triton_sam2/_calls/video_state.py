@@ -76,6 +76,8 @@ class VideoState:
     """The video file, where the server is to have it as a whole."""
     server_has_frames: bool = False
     """Whether no image has to be sent, as the server has the video."""
+    is_begun: bool = False
+    """Whether the server has answered, so that one that does not is restarting."""
     has_past: bool = False
     """Whether somebody else began it, so that it cannot be replayed."""
 

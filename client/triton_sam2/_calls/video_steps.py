@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from triton_sam2._calls.flows import CallOptions, send
+from triton_sam2._calls.flows import CallOptions
 from triton_sam2._calls.video_requests import (
     WantedFrame,
     frame_tensor,
     is_refusal_or_unreachable,
     nothing_happened,
+    send_once_begun,
     send_step,
     video_request,
 )
@@ -48,7 +49,7 @@ def start(state: VideoState, options: CallOptions) -> Flow[None]:
 
     request = video_request(state, "start", ("session_bytes",), inputs)
     try:
-        yield from send(request, options, Deadline(options.timeout_s), note)
+        yield from send_once_begun(state, request, Deadline(options.timeout_s), options, note)
     except SessionExistsError:
         if not tried_before:  # else it was our own first try that began it
             raise
@@ -57,7 +58,7 @@ def start(state: VideoState, options: CallOptions) -> Flow[None]:
 def describe(state: VideoState, options: CallOptions) -> Flow[dict[str, Any]]:
     """The server's own account of the session."""
     request = video_request(state, "status", ("status", "object_ids", "original_hw"))
-    answer = yield from send(request, options, Deadline(options.timeout_s))
+    answer = yield from send_once_begun(state, request, Deadline(options.timeout_s), options)
     state.object_ids = answer["object_ids"].tolist()
     _note_size(state, answer)
     try:
@@ -111,7 +112,7 @@ def close(state: VideoState, options: CallOptions) -> Flow[None]:
     """End the session, if the server still holds it."""
     request = video_request(state, "close", ("session_bytes",))
     try:
-        yield from send(request, options, Deadline(options.timeout_s))
+        yield from send_once_begun(state, request, Deadline(options.timeout_s), options)
     except SessionNotFoundError:
         return
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from triton_sam2._calls.flows import RetryPolicy
 from triton_sam2._clients.blocking import SAM2TritonClient
 from triton_sam2._clients.video_blocking import SAM2VideoClient
 from triton_sam2._errors import InvalidInputError
@@ -67,7 +68,12 @@ class Connection:
     def video_client(self) -> SAM2VideoClient:
         """A client for videos as these options say."""
         return SAM2VideoClient(
-            self.url, timeout=self.timeout, headers=self.headers(), **self.tls_files()
+            self.url,
+            timeout=self.timeout,
+            # A server that restarts amid a long video is waited for, as long as the timeout says.
+            retry=RetryPolicy(retries=int(self.timeout) + 8),
+            headers=self.headers(),
+            **self.tls_files(),
         )
 
     def headers(self) -> dict[str, str]:

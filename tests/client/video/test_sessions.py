@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
@@ -19,13 +20,14 @@ from triton_sam2 import (
     TrackedFrame,
     VideoState,
 )
-from triton_sam2._transports.grpc_stream import StreamingGrpcTransport
+from triton_sam2._transports.grpc_stream import GrpcStream, StreamingGrpcTransport
 from triton_sam2._transports.rpc import InferRequest, Tensors
 
 from tests.client.video.client_session import answer_of
 from tests.client.video.movies import encoded, turned
 from tests.models.video.answers import Answer
 from tests.models.video.clips import clip
+from tests.patience import wait_until
 from tests.raw_client import RawClient, bytes_tensor
 from tests.running_server import RunningServer
 from tests.server.video_session import ServerSession
@@ -45,10 +47,12 @@ class Recorded(StreamingGrpcTransport):
         self.images: list[int] = []
         self.commands: list[str] = []
         self.failures: list[Exception] = []
+        self.streams: list[GrpcStream] = []
         opened = self.open_stream
 
         def open_stream(headers):
             stream = opened(headers)
+            self.streams.append(stream)
             send = stream.send
 
             def note_and_send(request):
@@ -142,6 +146,32 @@ def test_an_iterator_left_early_goes_on_where_it_was(client):
     got += track(client, state, resume=True)
     assert same(expected, got)
     assert track(client, state, resume=True) == []
+    client.close_state(state)
+
+
+def test_a_stream_that_breaks_is_not_noticed(client):
+    """By a proxy for instance: the frame is asked for by itself, and a new stream begins behind it."""
+    state = client.init_state(FILES)
+    click(client, state)
+    expected = track(client, state)
+    client.reset_state(state)
+    click(client, state)
+    frames = client.propagate_in_video(state, formats="logits")
+    got = [answer_of(next(frames))]
+    client._transport.streams[-1]._stream._call.cancel()
+    got += [answer_of(frame) for frame in frames]
+    assert same(expected, got)
+    assert len(client._transport.streams) == 3
+    client.close_state(state)
+
+
+def test_iterators_left_early_leave_no_threads_behind(client):
+    state = client.init_state(FILES)
+    click(client, state)
+    before = threading.active_count()
+    for _ in range(10):
+        next(client.propagate_in_video(state, formats=()))
+    wait_until(lambda: threading.active_count() <= before, "the end of the streams' threads")
     client.close_state(state)
 
 
