@@ -22,6 +22,11 @@ setup: (_install "client,server,export,dev,front")
 demo: (_install "client,server")
     {{ python }} -m demo
 
+# Coins followed through a clip by the small model, whose memory is untrained as yet ► demo-output/tracked.png, .mp4
+[group('start')]
+demo-video: (_install "client,server,video")
+    {{ python }} -m demo.video
+
 # Download Meta's checkpoint of a size (tiny, small, base_plus, large) into checkpoints/
 [group('models')]
 download size *args: (_install "client,server,export")
@@ -140,6 +145,15 @@ bench-clicks: (_install "client,server,export,dev,front")
 bench-everything *args: (_install "client,server,export,dev")
     PYTHONPATH="$PYTHONPATH:models/shared:docker/backends/onnxruntime" {{ python }} tests/bench/everything.py "$@"
 
+# A photograph to the encoder's pixels: processor time, exactness, memory, scaling (options: just bench-preprocess --help)
+[group('measurements')]
+bench-preprocess *args: (_install "client,server,export,dev,front")
+    PYTHONPATH="$PYTHONPATH:models/shared" {{ python }} tests/bench/preprocess.py "$@"
+# Everything in an image, against Meta's generator over PyTorch in float32: masks that changed sides are counted
+[group('measurements')]
+compare-everything: (_install "client,server,export,dev")
+    {{ python }} -m tests.bench.everything_against_torch
+
 # Mouse moves from eight sessions with cancellations: survivors right, cancelled requests really cancelled
 [group('measurements')]
 stress *args: (_install "client,server,export,dev,front")
@@ -163,7 +177,12 @@ soak *args: (_install "client,server,export,dev,front")
 # Tracking against its graphs' own compute, two objects against one (options: just bench-video-overhead --help)
 [group('measurements')]
 bench-video-overhead *args: (_install "client,server,export,dev")
-    {{ python }} -m tests.bench.video_overhead "$@"
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video_overhead "$@"
+
+# Tracking beside transformers' model in process, same weights: ratios, frames per second, parts of a frame (GPU: --grpc, --device)
+[group('measurements')]
+bench-video *args: (_install "client,server,export,dev")
+    PYTHONPATH="$PYTHONPATH:docker/backends/onnxruntime" {{ python }} -m tests.bench.video "$@"
 
 # Four tracked scenarios at 1024 px against Meta's own predictor; minutes of processor time
 [group('development')]
@@ -174,6 +193,11 @@ test-video-full-size *args: (_install "client,server,export,dev")
 [group('measurements')]
 soak-video *args: (_install "client,server,export,dev")
     {{ python }} -m tests.soak.soak_video "$@"
+
+# Paintera's model as it is meant, an untrained large at 1024 px, against Meta's encoder and decoder (6 GB, minutes)
+[group('measurements')]
+test-paintera *args: (_install "client,server,export,dev,front")
+    {{ python }} -m pytest -s --timeout 3600 tests/server/paintera_large.py "$@"
 
 # Containers: download, export FP16 (CPU: FP32), build, start, wait for a real answer (options: just deploy --help)
 [group('deployment')]
@@ -200,7 +224,7 @@ reload *args: (_install "client,server,export")
 gpu-check *args: (_install "client,server,export")
     {{ python }} -m gpu_check "$@"
 
-# Build the CPU image without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
+# Build the image with the PyPI wheel without a Docker engine and try it: unprivileged, read-only root, a real call (needs root)
 [group('deployment')]
 test-image: (_install "client,server")
     docker/test-image.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the CPU image without a Docker engine and tries it as a container engine would run it: no privileges,
+# Builds the image with the PyPI wheel without a Docker engine and tries it as a container engine would run it: no privileges,
 # no capabilities, a read-only root, a network of its own. Bounded in time; leaves nothing running.
 #   PYTHON_IMAGE=…  a base image to use; otherwise Debian's Python, made by debootstrap
 set -euo pipefail
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-.venv/bin/python}
 storage=(buildah --storage-driver vfs)
-image=localhost/triton-sam2:cpu
+image=localhost/triton-sam2:wheel
 base=${PYTHON_IMAGE:-localhost/debian-python:bookworm}
 
 for tool in buildah debootstrap unshare setpriv ip; do
@@ -43,12 +43,12 @@ if [ -z "${PYTHON_IMAGE:-}" ] && ! "${storage[@]}" inspect --type image "$base" 
     rm -rf "$work/base"
 fi
 
-echo "== build: docker/Dockerfile, target cpu"
+echo "== build: docker/Dockerfile, target wheel"
 # The builder's own authorities are lent to the build alone, for networks with a proxy that has its own.
 timeout 1200 "${storage[@]}" build --isolation chroot --format docker --layers=false \
     --ignorefile docker/Dockerfile.dockerignore --build-arg "PYTHON_IMAGE=$base" \
     --volume /etc/ssl/certs:/etc/ssl/certs:ro \
-    --target cpu --tag "$image" --file docker/Dockerfile . > "$work/log" 2>&1 \
+    --target wheel --tag "$image" --file docker/Dockerfile . > "$work/log" 2>&1 \
     || { tail -n 40 "$work/log" >&2; exit 1; }
 
 echo "== repository: the small model in the box"

@@ -14,14 +14,17 @@ from rich.console import Console
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from export.checkpoint import LoadedCheckpoint, Memory, load_checkpoint, random_checkpoint
+from export.client_graphs import write_client_features, write_client_pixels
+from export.client_models import FEATURES_FILE, PIXELS_FILE, why_left_out
 from export.download import checkpoint_path
 from export.errors import CheckpointError, ExportError
 from export.graphs import build_graphs, build_video_graphs
 from export.onnx_export import GraphFiles, metadata_of, write_decoder, write_encoder
 from export.onnx_files import DECODER_FILE, ENCODER_FILE
+from export.pixels import PIXELS, Pixels
 from export.precision import PRECISIONS, Precision, with_precision
 from export.repository import assemble_repository, refuse_other_directories
-from export.sizes import SIZES, SizeName, image_size_of, size_of_model_cfg
+from export.sizes import SIZES, SizeName, image_size_of, size_of, size_of_model_cfg
 from export.verify import table_of, verify
 from export.verify_video import verify_video
 from export.video_export import VideoFiles, video_metadata, write_video_graphs
@@ -35,6 +38,8 @@ def export_graphs(
     precision: Precision,
     device: str,
     console: Console,
+    *,
+    pixels: Pixels = "fp16",
 ) -> list[Path]:
     """Write the ONNX files into `onnx_dir` and check them against PyTorch.
 
@@ -51,13 +56,15 @@ def export_graphs(
         graphs = with_precision(build_graphs(checkpoint.model), precision)
         metadata = metadata_of(checkpoint, graphs, precision)
         fingerprint = int(metadata["fingerprint"])
-        for file, write in ((files.encoder, write_encoder), (files.decoder, write_decoder)):
-            status.update(f"{file.stem}: tracing and writing")
-            write(graphs, file, metadata, device)
-            say_written(file)
+        status.update("encoder: tracing and writing")
+        write_encoder(graphs, files.encoder, metadata, device, pixels)
+        say_written(files.encoder)
+        status.update("decoder: tracing and writing")
+        write_decoder(graphs, files.decoder, metadata, device)
+        say_written(files.decoder)
         del graphs
         measured = verify(files, checkpoint.model, precision, status.update)
-        written = list(files)
+        written = [*files, *_client_files(checkpoint, onnx_dir, metadata, console, pixels)]
         if checkpoint.video is not None:
             video_files = VideoFiles.in_folder(onnx_dir)
             status.update("video graphs: tracing and writing")
@@ -73,6 +80,27 @@ def export_graphs(
             written += video_files
     console.print(table_of(measured, f"{checkpoint.model_name}, {precision}: ONNX against PyTorch"))
     return written
+
+
+def _client_files(
+    checkpoint: LoadedCheckpoint,
+    onnx_dir: Path,
+    metadata: dict[str, str],
+    console: Console,
+    pixels: Pixels,
+) -> list[Path]:
+    """The graphs for decoders in clients, where this is the model that those were made for."""
+    image_size, size = int(metadata["image_size"]), size_of(checkpoint.model.config) or ""
+    if (reason := why_left_out(size, image_size)) is not None:
+        console.print(f"sam2.1_large_encoder (Paintera) left out: {reason}", highlight=False)
+        return []
+    metadata = {**metadata, "size": size}
+    files = onnx_dir / PIXELS_FILE, onnx_dir / FEATURES_FILE
+    no_memory_embedding = checkpoint.model.no_memory_embedding.detach().cpu().numpy()
+    write_client_pixels(files[0], image_size, metadata, pixels)
+    write_client_features(files[1], image_size, no_memory_embedding, metadata)
+    console.print("sam2.1_large_encoder (Paintera): its graphs written", highlight=False)
+    return list(files)
 
 
 def check_device(device: str) -> None:
@@ -117,6 +145,13 @@ def export(
             help="fp32, or fp16 for GPUs: types inside the graphs; inputs and outputs stay."
         ),
     ] = "fp32",
+    pixels: Annotated[
+        str,
+        typer.Option(
+            help="What the encoder takes: fp16, as exact as Meta's predictor, or uint8, half of the bytes "
+            "between preprocessing and encoder for whole grey levels."
+        ),
+    ] = "fp16",
     device: Annotated[str, typer.Option(help="Where PyTorch traces: cpu, cuda.")] = "cpu",
     random_weights: Annotated[
         int | None,
@@ -156,6 +191,8 @@ def export(
         )
         if precision not in PRECISIONS:
             raise ExportError(f"--precision: expected {' or '.join(PRECISIONS)}; got {precision!r}")
+        if pixels not in PIXELS:
+            raise ExportError(f"--pixels: expected {' or '.join(PIXELS)}; got {pixels!r}")
         target = onnx_only or output_dir or DEFAULT_OUTPUT_DIR
         if onnx_only is None:
             refuse_other_directories(target)  # before the long part, not after it
@@ -169,7 +206,7 @@ def export(
         # Beside the target, so that the finished files are renamed within one file system.
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.resolve().parent) as scratch:
-            files = export_graphs(loaded, Path(scratch), precision, device, console)
+            files = export_graphs(loaded, Path(scratch), precision, device, console, pixels=pixels)
             if onnx_only is None:
                 assemble_repository(Path(scratch), target)
             else:

@@ -1,4 +1,4 @@
-"""The image encoder as one graph: uint8 pixels in, SAM 2.1's features for the mask decoder out."""
+"""The image encoder as one graph: pixels in, SAM 2.1's features for the mask decoder out."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from transformers import Sam2Model
 
 from export.layers import Module, attention, dense, edge, feed_forward, fp32, layer_norm
+from export.pixels import FP16_ZERO
 from export.sizes import image_size_of
 
 # ImageNet's statistics, as SAM 2's transforms apply them to pixels in [0, 1].
@@ -20,6 +21,7 @@ class EncoderGraph(nn.Module):
     """
 
     pixel_mean: Tensor
+    fp16_pixel_mean: Tensor
     pixel_std: Tensor
     position: Tensor
     fingerprint: Tensor
@@ -37,6 +39,7 @@ class EncoderGraph(nn.Module):
         # Constants of this image size: interpolated once here instead of in every request.
         self.register_buffer("position", position.float())
         self.register_buffer("pixel_mean", 255 * torch.tensor(PIXEL_MEAN).view(3, 1, 1))
+        self.register_buffer("fp16_pixel_mean", self.pixel_mean - FP16_ZERO)
         self.register_buffer("pixel_std", 255 * torch.tensor(PIXEL_STD).view(3, 1, 1))
         self.register_buffer("fingerprint", torch.tensor([[fingerprint]], dtype=torch.int64))
 
@@ -44,14 +47,16 @@ class EncoderGraph(nn.Module):
         """Encode a batch.
 
         Args:
-            resized_image: UINT8 [batch, 3, S, S], RGB, 0 to 255.
+            resized_image: [batch, 3, S, S], RGB: FP16, grey levels less `FP16_ZERO`; or UINT8, grey levels.
+                Which of them a written graph takes is decided by what it is traced with.
 
         Returns:
             `image_embed` FP16 [batch, C, S/16, S/16], `high_res_feats_0` FP16
             [batch, C/8, S/4, S/4], `high_res_feats_1` FP16 [batch, C/4, S/8, S/8],
             `encoder_fingerprint` INT64 [batch, 1].
         """
-        pixels = (resized_image.float() - self.pixel_mean) / self.pixel_std
+        mean = self.pixel_mean if resized_image.dtype == torch.uint8 else self.fp16_pixel_mean
+        pixels = (resized_image.float() - mean) / self.pixel_std
         stages = self._stages(pixels)
         level_0, level_1, level_2 = self._pyramid(stages)
         fingerprint = self.fingerprint.expand(resized_image.shape[0], 1)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from export.checkpoint import LoadedCheckpoint
 from export.graphs import Graphs
+from export.pixels import FP16_ZERO, PIXEL_TENSOR, Pixels
 
 # LayerNormalization is an operator from 17 on; Triton 24.10's ONNX Runtime reads up to 21.
 OPSET = 17
 IR_VERSION = 8
 # Counts changes of the graphs themselves, so that a file says how it was made.
-EXPORTER_VERSION = "1"
+EXPORTER_VERSION = "2"
 
 
 # A dimension is either a number or the name of a dynamic one.
@@ -76,7 +77,7 @@ DECODER_INPUTS = (
 
 # What the inputs of each name are traced with.
 _INTEGERS = {
-    "resized_image": (torch.uint8, 0, 256),
+    PIXEL_TENSOR: (torch.uint8, 0, 256),
     "mask_prompt": (torch.uint8, 0, 2),
     "token_labels": (torch.int32, -2, 4),
     "maskmem_tpos": (torch.int64, 0, 7),
@@ -88,7 +89,9 @@ _HALVES = ("image_embed", "high_res_feats_0", "high_res_feats_1", "maskmem_featu
 _TRACED_WITH = {"batch": 2, "B": 2, "N": 3, "M": 3, "P": 5, "B or 1": 2}
 
 
-def example_inputs(dims: Mapping[str, Dims], names: tuple[str, ...], seed: int = 0) -> list[Tensor]:
+def example_inputs(
+    dims: Mapping[str, Dims], names: tuple[str, ...], seed: int = 0, pixels: Pixels = "fp16"
+) -> list[Tensor]:
     """Inputs to trace with."""
     generator = torch.Generator().manual_seed(seed)
     examples = []
@@ -101,18 +104,30 @@ def example_inputs(dims: Mapping[str, Dims], names: tuple[str, ...], seed: int =
             example = torch.randn(shape, generator=generator).half()
         else:
             example = torch.rand(shape, generator=generator)
+        if name == PIXEL_TENSOR and pixels == "fp16":
+            example = example.half() - FP16_ZERO
         examples.append(example)
     return examples
 
 
 def write_encoder(
-    graphs: Graphs, path: Path, metadata: Mapping[str, str], device: str = "cpu"
+    graphs: Graphs,
+    path: Path,
+    metadata: Mapping[str, str],
+    device: str = "cpu",
+    pixels: Pixels = "fp16",
 ) -> None:
     """Write the encoder's ONNX file; `device` is where PyTorch runs the graph once to trace it."""
     size, channels = graphs.encoder.image_size, graphs.decoder.embed_channels
     dims = encoder_dims(size, channels)
     write_graph(
-        graphs.encoder, path, dims=dims, inputs=ENCODER_INPUTS, metadata=metadata, device=device
+        graphs.encoder,
+        path,
+        dims=dims,
+        inputs=ENCODER_INPUTS,
+        metadata=metadata,
+        device=device,
+        pixels=pixels,
     )
 
 
@@ -149,6 +164,7 @@ def write_graph(
     inputs: tuple[str, ...],
     metadata: Mapping[str, str],
     device: str = "cpu",
+    pixels: Pixels = "fp16",
 ) -> None:
     """Write one graph's ONNX file; `device` is where PyTorch runs it once to trace it."""
     outputs = tuple(name for name in dims if name not in inputs)
@@ -157,7 +173,7 @@ def write_graph(
         for name, shape in dims.items()
     }
     graph.to(device)
-    examples = tuple(example.to(device) for example in example_inputs(dims, inputs))
+    examples = tuple(example.to(device) for example in example_inputs(dims, inputs, pixels=pixels))
     with _quiet_exporter(), torch.inference_mode():
         torch.onnx.export(
             graph,

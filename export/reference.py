@@ -11,7 +11,7 @@ from export.sizes import image_size_of
 
 @torch.no_grad()
 def reference_encode(model: Sam2Model, resized_image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of UINT8 [batch, 3, S, S], in FP32: image_embed, high_res_feats_0, high_res_feats_1.
+    """Features of grey levels [batch, 3, S, S], in FP32: image_embed, high_res_feats_0, high_res_feats_1.
 
     Without `no_memory_embedding`, like the encoder graph's.
     """

@@ -16,8 +16,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from export.client_models import CLIENT_FILES, CLIENT_MODELS, check_fit
 from export.errors import ExportError, RepositoryError
 from export.onnx_files import DECODER_FILE, ENCODER_FILE, VIDEO_FILES, OnnxFile, read_onnx_file
+from export.pixels import PIXEL_BYTES, PIXEL_TENSOR, TRITON_TYPES
 from export.shared_modules import SHARED_DIR, put_shared_modules_beside
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
@@ -31,6 +33,10 @@ _DIMS_LINE = re.compile(
     r"^(?P<head>[^#]*\bdims:\s*\[)(?P<dims>[^\]]*)(?P<tail>\][^#]*#\s*)\[(?P<formula>[^\]]*)\](?P<rest>.*)$"
 )
 _TERM = re.compile(r"(?P<symbol>[SCD])(?:/(?P<divisor>\d+))?")
+# { name: "resized_image" data_type: TYPE_FP16 …
+_PIXEL_TYPE = re.compile(rf'(name:\s*"(?:{PIXEL_TENSOR}|decoded_image)"\s+data_type:\s*TYPE_)\w+')
+# { key: "pixel_bytes" value: { string_value: "2" } }
+_PIXEL_BYTES = re.compile(r'(key:\s*"pixel_bytes"\s+value:\s*\{\s*string_value:\s*")\d+')
 _FREE = ("B", "M", "N", "P")
 
 
@@ -46,6 +52,8 @@ def assemble_repository(
         models_dir: the configurations and Python models to copy.
         video: False leaves out what tracks through video, even where the files are there.
 
+    Models for decoders in clients come along where the export wrote their files (export/client_models.py).
+
     Raises:
         RepositoryError: the files do not belong together or do not fit the configurations, or
             `output_dir` holds something else than a model repository.
@@ -54,7 +62,8 @@ def assemble_repository(
     refuse_other_directories(output_dir)
     sizes = sizes_of(list(files.values()))
     with replaced_directory(output_dir) as building:
-        _copy_models(models_dir, building, sizes)
+        pixel_type = _pixel_type_of(files[ENCODER_MODEL])
+        _copy_models(models_dir, building, sizes, pixel_type, client=CLIENT_MODELS[0] in files)
         for model, file in files.items():
             check_against_config(building / model / "config.pbtxt", file)
             (building / model / VERSION).mkdir(exist_ok=True)
@@ -82,6 +91,11 @@ def _read_files(onnx_dir: Path, video: bool) -> dict[str, OnnxFile]:
     files = {f"sam2_{Path(name).stem}": read_onnx_file(onnx_dir / name) for name in names}
     encoder, decoder, *of_video = files.values()
     _check_pair(encoder, decoder)
+    for name in CLIENT_FILES if (onnx_dir / CLIENT_FILES[0]).is_file() else ():
+        file = read_onnx_file(onnx_dir / name)
+        check_fit(file.path, file.metadata)
+        _check_pair(encoder, file)
+        files[f"sam2_{Path(name).stem}"] = file
     for file in of_video:
         _check_pair(encoder, file)
         _check_pair(of_video[0], file, ("memory_fingerprint", "memory_channels"))
@@ -207,12 +221,33 @@ def _check_pair(
             )
 
 
-def _copy_models(models_dir: Path, building: Path, sizes: dict[str, int]) -> None:
+def _pixel_type_of(encoder: OnnxFile) -> str:
+    """What the encoder takes for pixels, in Triton's words."""
+    data_type, _ = encoder.tensors.get(PIXEL_TENSOR, ("nothing of that name", ()))
+    if data_type not in TRITON_TYPES.values():
+        expected = " or ".join(TRITON_TYPES.values())
+        raise RepositoryError(
+            f"{encoder.path}: {PIXEL_TENSOR}: expected {expected}, got {data_type}"
+        )
+    return data_type
+
+
+def with_pixel_type(text: str, data_type: str) -> str:
+    """A configuration in which what becomes `resized_image` is what the encoder takes."""
+    text = _PIXEL_TYPE.sub(rf"\g<1>{data_type}", text)
+    return _PIXEL_BYTES.sub(rf"\g<1>{PIXEL_BYTES[data_type]}", text)
+
+
+def _copy_models(
+    models_dir: Path, building: Path, sizes: dict[str, int], pixel_type: str, *, client: bool
+) -> None:
     configs = sorted(models_dir.glob("*/config.pbtxt"))
     if not configs:
         raise RepositoryError(f"{models_dir}: no */config.pbtxt; is this the folder models/?")
     for config in configs:
         if "D" not in sizes and is_of_video(config.parent.name):
+            continue
+        if not client and config.parent.name in CLIENT_MODELS:
             continue
         source, copy = config.parent, building / config.parent.name
         shutil.copytree(
@@ -222,7 +257,8 @@ def _copy_models(models_dir: Path, building: Path, sizes: dict[str, int]) -> Non
         put_shared_modules_beside(copy / VERSION, models_dir / SHARED_DIR)
         text = config.read_bytes().decode("utf-8")
         resized = resized_config(text, sizes, f"{source.name}/config.pbtxt")
-        (copy / "config.pbtxt").write_bytes(resized.encode("utf-8"))
+        text = with_pixel_type(resized, pixel_type)
+        (copy / "config.pbtxt").write_bytes(text.encode("utf-8"))
 
 
 def main(

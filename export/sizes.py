@@ -67,6 +67,16 @@ _BACKBONES: dict[SizeName, dict[str, Any]] = {
 }
 
 
+_PER_STAGE = (
+    "embed_dim_per_stage",
+    "num_attention_heads_per_stage",
+    "blocks_per_stage",
+    "global_attention_blocks",
+    "window_size_per_stage",
+    "window_positional_embedding_background_size",
+)
+
+
 def config_for(size: SizeName, image_size: int = DEFAULT_IMAGE_SIZE) -> Sam2Config:
     """The configuration of one of Meta's SAM 2.1 sizes, for square images of `image_size` pixels."""
     backbone = dict(_BACKBONES[size])
@@ -100,6 +110,22 @@ def size_of_model_cfg(model_cfg: str) -> SizeName:
         known = ", ".join(f"configs/sam2.1/sam2.1_hiera_{short}.yaml" for short in _MODEL_CFG_SIZES)
         raise CheckpointError(f"--model-cfg: expected one of {known}; got {model_cfg!r}")
     return _MODEL_CFG_SIZES[found.group(1)]
+
+
+def size_of(config: Sam2Config) -> SizeName | None:
+    """Which of Meta's sizes a configuration's encoder is of, whatever it is called; None for none of them."""
+
+    def shape_of(other: Sam2Config) -> list[Any]:
+        # By what makes an encoder, not by all that a file says of it: names, types and versions differ.
+        vision, backbone = other.vision_config, other.vision_config.backbone_config
+        return [
+            vision.fpn_hidden_size,
+            list(vision.fpn_top_down_levels),
+            *(list(getattr(backbone, name)) for name in _PER_STAGE),
+        ]
+
+    found = shape_of(config)
+    return next((size for size in SIZES if shape_of(config_for(size)) == found), None)
 
 
 def image_size_of(config: Sam2Config) -> int:

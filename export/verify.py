@@ -17,6 +17,7 @@ from transformers import Sam2Model
 
 from export.errors import VerificationError
 from export.onnx_export import GraphFiles
+from export.pixels import FP16_ZERO, PIXEL_TENSOR
 from export.reference import reference_decode, reference_encode
 from export.sizes import image_size_of
 
@@ -82,9 +83,9 @@ def verify(
         case = f"{batch} image" + "s" * (batch > 1)
         progress(f"encoder: {case}")
         shape = (batch, 3, size, size)
-        image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        embeddings = encoder.run(None, {"resized_image": image.numpy()})
-        references = reference_encode(model, image)
+        pixels, levels = _random_pixels(encoder, shape, generator)
+        embeddings = encoder.run(None, {PIXEL_TENSOR: pixels.numpy()})
+        references = reference_encode(model, levels)
         for name, got, expected in zip(_FEATURES, embeddings, references, strict=False):
             tolerance = TOLERANCES[precision]["features"]
             measured.append(measure_error(case, name, got, expected, tolerance))
@@ -96,6 +97,17 @@ def verify(
         measured += _verify_decoder(decoder, model, one_image, prompts, precision)
     refuse_failed(measured, precision)
     return measured
+
+
+def _random_pixels(
+    encoder: ort.InferenceSession, shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Pixels of the type that an encoder takes, and the grey levels that they stand for."""
+    if encoder.get_inputs()[0].type == "tensor(uint8)":
+        levels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return levels, levels
+    pixels = (255 * torch.rand(shape, generator=generator) - FP16_ZERO).half()
+    return pixels, pixels.float() + FP16_ZERO
 
 
 def refuse_failed(measured: list[Measured], precision: str) -> None:

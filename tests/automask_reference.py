@@ -14,9 +14,11 @@ import numpy as np
 import onnxruntime
 import torch
 import transformers  # noqa: F401 - looks for torchvision when imported: before the stand-in is there
-from image_decoding import resize_to_square
+from image_decoding import squash
 from PIL import Image
+from pixel_types import PIXEL_TYPES
 from plane_selection import select_planes
+from stored_picture import StoredPicture
 from torch.nn import functional as F
 
 from tests.photographs import encoded
@@ -110,7 +112,8 @@ class GraphPredictor(_Predictor):
 
     def set_image(self, pixels: np.ndarray) -> None:
         self._hw = pixels.shape[:2]
-        resized = resize_to_square(Image.fromarray(pixels), self._side)[None]
+        stored, pixel_type = StoredPicture(Image.fromarray(pixels), 1), PIXEL_TYPES["TYPE_FP16"]
+        resized = squash(stored, self._side, pixel_type=pixel_type)[None]
         names = [output.name for output in self._encoder.get_outputs()]
         self._embedding = dict(
             zip(names, self._encoder.run(names, {"resized_image": resized}), strict=True)

@@ -55,6 +55,16 @@ def server(
 
 
 @pytest.fixture(scope="session")
+def paintera_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that has what Paintera asks for, round the small model."""
+    from tests.paintera import small_repository
+
+    folder = tmp_path_factory.mktemp("paintera")
+    with RunningServer(small_repository(folder), folder / "state", "--no-probe") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX files of the small model with other weights: masks differ, nothing else does."""
     import torch

@@ -83,6 +83,11 @@ def meta_model() -> Any:
         **model.sam_mask_decoder_extra_args,
     )
     weights = load_checkpoint(str(ROOT / "export/demo_model/weights")).model.state_dict()
+    return with_image_weights(model, weights)
+
+
+def with_image_weights(model: Any, weights: dict[str, torch.Tensor]) -> Any:
+    """Meta's model holding the image weights of transformers' one, each of them."""
     mine = {
         key: found for key in model.state_dict() if (found := _weight(key, weights)) is not None
     }
@@ -118,3 +123,34 @@ def meta_generator(model: Any, **parameters: Any) -> Any:
     """Meta's own SAM2AutomaticMaskGenerator around its own predictor."""
     # That module has been told to take the predictor that it is given (tests/automask_reference.py).
     return GENERATOR.SAM2AutomaticMaskGenerator(meta_predictor(model), **parameters)
+
+
+@torch.no_grad()
+def encoded_features(model: Any, image: np.ndarray) -> list[torch.Tensor]:
+    """By Meta's own encoder, FP32 [1, 3, S, S] from 0 to 1 ► what its image predictor decodes: the
+    embedding with the no-memory embedding added, and the two high-resolution maps."""
+    normalize = _Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    maps = model.forward_image(normalize(torch.from_numpy(image)))["backbone_fpn"]
+    return [maps[2] + model.no_mem_embed.view(1, -1, 1, 1), maps[0], maps[1]]
+
+
+@torch.no_grad()
+def decoded(
+    model: Any, features: list[torch.Tensor], points: list[list[float]], labels: list[int]
+) -> np.ndarray:
+    """Bool [3, S, S] by Meta's own decoder on such features; x, y in the model's pixels."""
+    coords = torch.tensor([points], dtype=torch.float32)
+    sparse, dense = model.sam_prompt_encoder(
+        points=(coords, torch.tensor([labels], dtype=torch.int32)), boxes=None, masks=None
+    )
+    low_res, *_ = model.sam_mask_decoder(
+        image_embeddings=features[0],
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        repeat_image=False,
+        high_res_features=features[1:],
+    )
+    sides = (model.image_size, model.image_size)
+    return (F.interpolate(low_res, sides, mode="bilinear", align_corners=False)[0] > 0).numpy()

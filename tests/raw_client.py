@@ -36,7 +36,11 @@ class RawClient:
             )
 
     def infer(
-        self, model: str = "sam2", outputs: list[str] | None = None, **tensors: np.ndarray
+        self,
+        model: str = "sam2",
+        outputs: list[str] | None = None,
+        request_parameters: dict | None = None,
+        **tensors: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """Raises RefusedError where the server answers with an error."""
         inputs = []
@@ -46,7 +50,9 @@ class RawClient:
             inputs.append(tensor)
         wanted = [self._module.InferRequestedOutput(name) for name in outputs or ()] or None
         try:
-            result = self._client.infer(model, inputs, outputs=wanted)
+            result = self._client.infer(
+                model, inputs, outputs=wanted, parameters=request_parameters
+            )
         except InferenceServerException as error:
             status = str(error.status()).removeprefix("StatusCode.")
             raise RefusedError(HTTP_STATUSES.get(status, status), error.message()) from error

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from transformers import Sam2Model
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-# By how much the rounding of an image to uint8 moves a stability score and a predicted IoU, at most.
-STABILITY_ROUNDING = IOU_ROUNDING = 0.01
+# By how much pixels and embeddings in FP16 move a stability score and a predicted IoU, at most.
+STABILITY_ROUNDING = IOU_ROUNDING = 0.001
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
@@ -115,7 +115,7 @@ class ReferencePredictor:
         return self._upsampled(low_res, iou), [self._upsampled(*rival) for rival in rivals]
 
     def _rivals(self, sparse, dense, chosen_iou):
-        """Planes that the rounding of the image could have put in the single mask's place."""
+        """Planes that rounding could have put in the single mask's place."""
         candidates, candidate_ious = self._decode(sparse, dense, True)
         decoder = self.model.mask_decoder
         decoder.dynamic_multimask_via_stability = False

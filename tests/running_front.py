@@ -22,7 +22,7 @@ class RunningFront:
     def __init__(
         self, triton: str, folder: Path, *options: str, environment: dict[str, str] | None = None
     ) -> None:
-        self._triton = triton
+        self.triton = triton
         self._environment = environment or {}
         self._folder = folder
         self._options = options
@@ -33,7 +33,7 @@ class RunningFront:
         self._output = (self._folder / "front.txt").open("w")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "front", "--triton", self._triton),
+                *(sys.executable, "-m", "front", "--triton", self.triton),
                 *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
                 *self._options,
             ],
@@ -91,4 +91,6 @@ class RunningFront:
         if match:
             names = ("http", "grpc", "metrics")
             self.ports = {name: int(port) for name, port in zip(names, match.groups(), strict=True)}
+            if keyless := re.search(r", without keys :(\d+)", self.output()):
+                self.ports["keyless"] = int(keyless[1])
         return match is not None

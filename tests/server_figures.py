@@ -12,11 +12,23 @@ from tests.running_server import RunningServer
 
 
 def cache_metrics(server: RunningServer) -> dict[str, float]:
-    """The embedding cache's own metrics, by name without the prefix."""
+    """The embedding cache's own metrics, by name without the prefix, of all tenants together."""
+    figures: dict[str, float] = {}
+    for of_one in tenants_metrics(server).values():
+        for name, value in of_one.items():
+            figures[name] = figures.get(name, 0.0) + value
+    return figures
+
+
+def tenants_metrics(server: RunningServer) -> dict[str, dict[str, float]]:
+    """The same by tenant; "" is who calls without one."""
     with urllib.request.urlopen(server.metrics_url, timeout=60) as answer:
         text = answer.read().decode()
-    pattern = r"^sam2_embedding_cache_(\w+?)(?:{[^}]*})? (\S+)$"
-    return {name: float(value) for name, value in re.findall(pattern, text, re.M)}
+    figures: dict[str, dict[str, float]] = {}
+    pattern = r"^sam2_embedding_cache_(\w+?)(?:{(?:[^}]*tenant=\"([^\"]*)\")?[^}]*})? (\S+)$"
+    for name, tenant, value in re.findall(pattern, text, re.M):
+        figures.setdefault(tenant, {})[name] = float(value)
+    return figures
 
 
 def processes(server: RunningServer) -> list[psutil.Process]:

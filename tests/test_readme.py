@@ -49,7 +49,7 @@ def test_every_parameter_and_output_of_the_mask_generator_is_explained():
 def test_defaults_in_the_table_are_the_configurations():
     units = {"GiB": 2**30, "MiB": 2**20, "million": 10**6}
     rows = re.findall(
-        r"^\| (?:`(\w+)`)? ?\| `([\w:]+)` \| (?:([\d.]+) ?(GiB|MiB|million)?|(\S+)) \|",
+        r"^\| (?:`(\w+)`)? ?\| `([\w:]+)` \| (?:(\d+(?:\.\d+)?) ?(GiB|MiB|million)?|(\S+)) \|",
         README,
         re.M,
     )
@@ -64,7 +64,7 @@ def test_defaults_in_the_table_are_the_configurations():
                 stated[key] for key in stated if key in ((model, name), ("sam2_preprocess", name))
             }
             value = parameter.string_value
-            expected = float(value) if re.fullmatch(r"[\d.]+", value) else value
+            expected = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value
             assert expected in owners, (model, name)
 
 

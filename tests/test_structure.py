@@ -82,7 +82,9 @@ def test_the_front_stands_on_the_client_alone():
     above = {name for name in MODULES if name.split(".")[0] == "front"}
     assert "front.service" in above
     for name, path in MODULES.items():
-        others = {other.split(".")[0] for other in imports(path)}
+        # The deployment makes the gateway's keys of the file that the front reads.
+        named = imports(path) - ({"front.api_keys"} if name.startswith("deploy.") else set())
+        others = {other.split(".")[0] for other in named}
         if name in above:
             assert others <= {"front", "triton_sam2"}, name
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF."}
+IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF."}
 _IMAGE_ID = {
     "type": "string",
     "description": "A name for the image, or the id of an earlier answer; alone, instead of the image.",
@@ -16,23 +16,26 @@ _ERROR = {
         "error": {"type": "string", "example": "point: expected X,Y[,LABEL[,OBJECT]], got '5'"}
     },
 }
+SHAPES: dict[str, Any] = {
+    "rle": {
+        "type": "object",
+        "description": "COCO compressed RLE (format=rle).",
+        "properties": {
+            "size": {"type": "array", "items": {"type": "integer"}},
+            "counts": {"type": "string"},
+        },
+    },
+    "polygons": {
+        "type": "array",
+        "description": "Outer outlines, x and y in pixels (format=polygons).",
+        "items": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    },
+}
 _MASK = {
     "type": "object",
     "properties": {
         "iou": {"type": "number", "description": "The model's own estimate of the mask's quality."},
-        "rle": {
-            "type": "object",
-            "description": "COCO compressed RLE (format=rle).",
-            "properties": {
-                "size": {"type": "array", "items": {"type": "integer"}},
-                "counts": {"type": "string"},
-            },
-        },
-        "polygons": {
-            "type": "array",
-            "description": "Outer outlines, x and y in pixels (format=polygons).",
-            "items": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-        },
+        **SHAPES,
     },
 }
 _FACTS = {
@@ -42,14 +45,16 @@ _FACTS = {
 }
 
 
-def _form(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+def form(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A request's body: a form with these fields."""
     schema = {"type": "object", "properties": properties, "required": list(required)}
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }
 
 
-def _answers(**by_status: Any) -> dict[str, Any]:
+def answers(**by_status: Any) -> dict[str, Any]:
+    """Answers by status (`_200`), and the refusals that every call may get."""
     refusals = {
         "400": "A field is wrong; the message names it.",
         "401": "No API key, or an unknown one.",
@@ -66,9 +71,10 @@ def _answers(**by_status: Any) -> dict[str, Any]:
 
 
 SEGMENT = {
-    **_form(
+    "summary": "Masks for an image and prompts",
+    **form(
         {
-            "image": _IMAGE,
+            "image": IMAGE,
             "image_id": _IMAGE_ID,
             "point": {
                 "type": "array",
@@ -92,7 +98,7 @@ SEGMENT = {
             },
         }
     ),
-    **_answers(
+    **answers(
         _200={
             "description": "Masks at the image's own size.",
             "content": {
@@ -116,9 +122,86 @@ SEGMENT = {
         }
     ),
 }
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "points_per_side": {"type": "integer", "default": 32, "example": 16},
+    "points_per_batch": {"type": "integer", "default": 64},
+    "pred_iou_thresh": {"type": "number", "default": 0.8, "example": 0.7},
+    "stability_score_thresh": {"type": "number", "default": 0.95, "example": 0.9},
+    "stability_score_offset": {"type": "number", "default": 1.0},
+    "mask_threshold": {"type": "number", "default": 0.0},
+    "box_nms_thresh": {"type": "number", "default": 0.7},
+    "crop_n_layers": {"type": "integer", "default": 0},
+    "crop_nms_thresh": {"type": "number", "default": 0.7},
+    "crop_overlap_ratio": {"type": "number"},
+    "crop_n_points_downscale_factor": {"type": "integer", "default": 1},
+    "point_grids": {"type": "string", "description": "JSON: lists of [x, y] in the unit square."},
+    "min_mask_region_area": {"type": "integer", "default": 0},
+    "use_m2m": {"type": "boolean", "default": False},
+    "multimask_output": {"type": "boolean", "default": True},
+    "min_mask_area": {"type": "integer", "description": "Smaller masks are left out."},
+    "max_mask_area": {"type": "integer", "description": "Larger masks are left out."},
+    "mask_nms_thresh": {"type": "number", "description": "Of masks that overlap more, one stays."},
+    "mask_containment_thresh": {
+        "type": "number",
+        "description": "Masks that lie in others by more are left out.",
+    },
+    "max_masks": {"type": "integer", "description": "The best so many.", "example": 50},
+}
+_GENERATED: dict[str, Any] = {
+    **SHAPES,
+    "area": {"type": "integer", "description": "Pixels."},
+    "bbox": {
+        "type": "array",
+        "items": {"type": "integer"},
+        "description": "x, y, width, height between the outermost pixels' centres.",
+    },
+    "predicted_iou": {"type": "number"},
+    "stability_score": {"type": "number"},
+    "point_coords": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    "crop_box": {"type": "array", "items": {"type": "integer"}},
+}
+EVERYTHING = {
+    "summary": "Every mask of an image, without prompts",
+    "description": "Meta's SAM2AutomaticMaskGenerator, in the server: its parameters by their own names.",
+    **form(
+        {
+            "image": IMAGE,
+            "image_id": _IMAGE_ID,
+            "format": {
+                "type": "string",
+                "enum": ["rle", "polygons", "labels", "overlay"],
+                "default": "rle",
+                "description": "rle and polygons: JSON. labels: a picture of 16 bits, each pixel its mask's"
+                " number (0: none; smaller masks over larger ones). overlay: the image and masks.",
+            },
+            **_PARAMETERS,
+        }
+    ),
+    **answers(
+        _200={
+            "description": "Masks in the generator's order.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            **_FACTS,
+                            "masks": {
+                                "type": "array",
+                                "items": {"type": "object", "properties": _GENERATED},
+                            },
+                        },
+                    }
+                },
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    ),
+}
 WARM = {
-    **_form({"image": _IMAGE, "image_id": _IMAGE_ID}, required=("image",)),
-    **_answers(
+    "summary": "Encode an image ahead of its first click",
+    **form({"image": IMAGE, "image_id": _IMAGE_ID}, required=("image",)),
+    **answers(
         _200={
             "description": "The image is encoded.",
             "content": {"application/json": {"schema": {"type": "object", "properties": _FACTS}}},
@@ -126,8 +209,9 @@ WARM = {
     ),
 }
 FORGET = {
+    "summary": "Forget an image",
     "parameters": [
         {"name": "image_id", "in": "path", "required": True, "schema": {"type": "string"}}
     ],
-    **_answers(_204={"description": "The image and all of its names are dropped."}),
+    **answers(_204={"description": "The image and all of its names are dropped."}),
 }

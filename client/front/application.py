@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import orjson
 from fastapi import FastAPI
@@ -13,13 +14,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from front import api_description
+from front import api_description, video_description
 from front.http_protocol import HttpProtocol
 from front.rest import Rest
+from front.rest_everything import RestEverything
+from front.rest_videos import RestVideos
 from front.service import FrontService
 from front.settings import FrontSettings
 from front.tools.registry import tool_routes
 
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 DESCRIPTION = """\
 Images and clicks in, masks out. `curl -F image=@photo.jpg -F point=512,512 …/v1/segment` is a whole call; the
 answer's `image_id` stands for the image from then on. Triton's inference protocol (KServe v2) lies under /v2.
@@ -33,34 +37,11 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
         title="Segment Anything 2.1", version="1", description=DESCRIPTION
     )
     application.add_exception_handler(HTTPException, _refused)
-    rest = Rest(service)
     # The handlers read requests themselves, within limits; what /docs says of them is written, not derived.
     paths: dict[str, dict[str, Any]] = {}
-    for path, method, handler, summary, extra in (
-        (
-            "/v1/segment",
-            "POST",
-            rest.segment,
-            "Masks for an image and prompts",
-            api_description.SEGMENT,
-        ),
-        (
-            "/v1/images",
-            "POST",
-            rest.warm,
-            "Encode an image ahead of its first click",
-            api_description.WARM,
-        ),
-        (
-            "/v1/images/{image_id:path}",
-            "DELETE",
-            rest.forget,
-            "Forget an image",
-            api_description.FORGET,
-        ),
-    ):
+    for path, method, handler, extra in _rest_routes(service):
         application.router.add_route(path, handler, methods=[method])
-        operation = {"summary": summary, "operationId": handler.__name__, **extra}
+        operation = {"operationId": handler.__name__, **extra}
         paths.setdefault(path.replace(":path", ""), {})[method.lower()] = operation
     document = {**application.openapi(), "paths": paths}
     application.openapi = lambda: document  # type: ignore[method-assign]
@@ -80,6 +61,23 @@ def make_application(service: FrontService, settings: FrontSettings) -> Starlett
             expose_headers=["inference-header-content-length", "x-image-id"],
         )
     return application
+
+
+def _rest_routes(service: FrontService) -> list[tuple[str, str, Handler, dict[str, Any]]]:
+    """Path, method, handler and description of everything under /v1."""
+    rest, everything, videos = Rest(service), RestEverything(service), RestVideos(service)
+    video = "/v1/videos/{session_id}"
+    return [
+        ("/v1/segment", "POST", rest.segment, api_description.SEGMENT),
+        ("/v1/everything", "POST", everything.everything, api_description.EVERYTHING),
+        ("/v1/images", "POST", rest.warm, api_description.WARM),
+        ("/v1/images/{image_id:path}", "DELETE", rest.forget, api_description.FORGET),
+        ("/v1/videos", "POST", videos.start, video_description.START),
+        (f"{video}/prompt", "POST", videos.prompt, video_description.PROMPT),
+        (f"{video}/track", "POST", videos.track, video_description.TRACK),
+        (video, "GET", videos.status, video_description.STATUS),
+        (video, "DELETE", videos.close, video_description.CLOSE),
+    ]
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

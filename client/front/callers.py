@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from front.api_keys import read_api_keys
 from front.refusals import Refusal, unavailable
 from front.settings import Limits
 
-API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class ApiKeysError(ValueError):
-    """A line of the keys' file that cannot be used; the message says which and why, never the key."""
+# In metrics and logs; a name that no key can have.
+KEYLESS = "(no key)"
 
 
 @dataclass
@@ -36,41 +32,6 @@ class Caller:
     streams: int = 0
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    """A line of the keys' file."""
-
-    name: str
-    key: str = field(repr=False)
-    tenant: str
-
-
-def read_api_keys(text: str) -> list[ApiKey]:
-    """Lines `NAME KEY [TENANT]`; without a tenant, a key is a tenant of its own, called as the key.
-
-    Empty lines and # comments are skipped.
-
-    Raises:
-        ApiKeysError: naming the line.
-    """
-    keys: list[ApiKey] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#", 1)[0].split()
-        if not words:
-            continue
-        if len(words) not in (2, 3):
-            raise ApiKeysError(f"line {number}: expected NAME KEY [TENANT], got {len(words)} words")
-        name, key, tenant = words[0], words[1], words[-1] if len(words) == 3 else words[0]
-        if not NAME.fullmatch(name) or not NAME.fullmatch(tenant):
-            raise ApiKeysError(f"line {number}: expected names of {NAME.pattern}")
-        if not API_KEY.fullmatch(key):
-            raise ApiKeysError(f"line {number}: expected a key of {API_KEY.pattern}")
-        if any(name == other.name or key == other.key for other in keys):
-            raise ApiKeysError(f"line {number}: expected each name and each key once")
-        keys.append(ApiKey(name, key, tenant))
-    return keys
-
-
 class Callers:
     """Recognises callers and counts what they ask for. Belongs to one event loop."""
 
@@ -83,6 +44,8 @@ class Callers:
         self._limits = limits
         self._clock = clock
         self._anonymous = None if keys_file else Caller("", None)
+        # Whoever comes without a key where that is allowed: all together they have what one key has.
+        self.keyless = Caller(KEYLESS, None, float(limits.burst), clock())
         self._by_digest: dict[bytes, Caller] = {}
         if keys_file is not None:
             for key in read_api_keys(keys_file.read_text("utf-8")):

@@ -18,7 +18,11 @@ class PublicModel:
     hidden_inputs: frozenset[str] = frozenset()
     # None: all of the model's outputs.
     outputs: frozenset[str] | None = None
+    # Where a repository may be without it: when it is not, in words.
+    only_with: str = ""
 
+
+_LARGE = "it is served with Meta's `large` at 1024 px alone, which clients have the decoder of"
 
 # Inner models never: they trust the models before them.
 PUBLIC_MODELS: Mapping[str, PublicModel] = {
@@ -29,7 +33,13 @@ PUBLIC_MODELS: Mapping[str, PublicModel] = {
         outputs=frozenset({"cached_image_id", "original_hw"}),
     ),
     "sam2_automask": PublicModel(),
+    "sam2_video": PublicModel(),
+    # For clients with a decoder of their own. They keep nothing and know nobody's images.
+    "sam2.1_large_encoder": PublicModel(only_with=_LARGE),
+    "sam2_encoder_jpeg": PublicModel(only_with=_LARGE),
 }
+# What may be let in without an API key (front/keyless.py): it touches no cache and no id, and no tenant's.
+KEYLESS_MODELS = frozenset({"sam2.1_large_encoder"})
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from front.callers import ApiKeysError, read_api_keys
+from front.api_keys import ApiKeysError, read_api_keys
 from front.server import serve
-from front.settings import FrontSettings
+from front.settings import FrontSettings, Network
 from front.tools.settings import TOOL_NAMES, ToolSettingsError, read_tool_settings
 from front.workers import supervise
 
@@ -44,6 +45,17 @@ def main(
         typer.Option(
             help="Origin whose pages may call from a browser; may be given several times."
         ),
+    ] = None,
+    keyless_port: Annotated[
+        int | None,
+        typer.Option(
+            help="gRPC without API keys, for sam2.1_large_encoder alone (Paintera cannot send any). "
+            "Off unless given; needs --keyless-from."
+        ),
+    ] = None,
+    keyless_from: Annotated[
+        list[str] | None,
+        typer.Option(help="Network (192.168.7.0/24) or address that may use it; several times."),
     ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that share the ports.", min=1, max=64)
@@ -86,6 +98,7 @@ def main(
             f"[red]error:[/] --api-keys {api_keys}: {error}", highlight=False
         )
         raise typer.Exit(2) from error
+    keyless_networks = _networks(keyless_port, keyless_from or [])
     try:
         tool_settings = read_tool_settings(
             tools,
@@ -112,6 +125,8 @@ def main(
         metrics_port=metrics_port,
         api_keys_file=api_keys,
         cors_origins=tuple(cors_origin or ()),
+        keyless_port=keyless_port,
+        keyless_networks=keyless_networks,
         limits=limits,
         tools=tool_settings,
     )
@@ -119,6 +134,17 @@ def main(
         asyncio.run(serve(settings, is_shared=False))
     else:
         raise typer.Exit(supervise(settings, workers, os.getpid()))
+
+
+def _networks(port: int | None, given: list[str]) -> tuple[Network, ...]:
+    """The networks that need no key; without any, or with a wrong one, the front does not start."""
+    try:
+        if (port is None) != (not given):
+            raise ValueError("expected with --keyless-from and the other way round, or neither")
+        return tuple(ip_network(each) for each in given)
+    except ValueError as error:
+        Console(stderr=True).print(f"[red]error:[/] --keyless-port: {error}", highlight=False)
+        raise typer.Exit(2) from error
 
 
 def run() -> None:

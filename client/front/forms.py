@@ -20,11 +20,17 @@ MAX_FIELD_BYTES = 65_536
 
 @dataclass(frozen=True)
 class SentForm:
-    """A form's image, if it came with one, and its other fields."""
+    """A form's file, if there is one: an image, or a video where that is a field; and its other fields."""
 
     image: bytes | None
+    video: bytes | None
     fields: FormData
     body_bytes: int
+
+    @classmethod
+    def empty(cls) -> SentForm:
+        """A form without fields."""
+        return cls(None, None, FormData(), 0)
 
     def one(self, name: str, default: str | None = None) -> str | None:
         """The field's value; a Refusal where it came several times."""
@@ -72,7 +78,8 @@ async def read_form(
     if unknown:
         raise invalid(f"{unknown[0][:60]!r}: no such field; known are {', '.join(sorted(known))}")
     try:
-        return SentForm(await _image(fields), fields, reservation.held_bytes - before)
+        image, video = await _file(fields, "image"), await _file(fields, "video")
+        return SentForm(image, video, fields, reservation.held_bytes - before)
     finally:
         await fields.close()
 
@@ -98,10 +105,10 @@ async def _ended(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, N
     yield b""
 
 
-async def _image(fields: FormData) -> bytes | None:
-    image = fields.get("image")
-    if image is None:
+async def _file(fields: FormData, name: str) -> bytes | None:
+    file = fields.get(name)
+    if file is None:
         return None
-    if not isinstance(image, UploadFile):
-        raise invalid("image: expected a file (curl: -F image=@photo.jpg, with the @), got text")
-    return await image.read()
+    if not isinstance(file, UploadFile):
+        raise invalid(f"{name}: expected a file (curl: -F {name}=@FILE, with the @), got text")
+    return await file.read()

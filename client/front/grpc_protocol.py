@@ -17,13 +17,16 @@ from tritonclient.grpc import service_pb2
 
 from front.callers import Caller
 from front.catalog import PUBLIC_MODELS
-from front.infer_messages import parse_request
-from front.message_weight import not_a_message, read_id
+from front.message_weight import not_a_message, read_id, read_model_name
 from front.metrics import Outcome
 from front.refusals import Refusal, invalid
 from front.service import FrontService, Reservation, as_refusal
+from front.triton_request import TritonRequest
 
 SERVICE = "inference.GRPCInferenceService"
+# Where one request depends on those before it: on a stream each of these waits for the answer to the last
+# one, for calls that are under way at once reach Triton either way round.
+ORDERED_MODELS = frozenset({"sam2_video"})
 
 
 Requests: TypeAlias = AsyncIterator[bytes]
@@ -34,6 +37,7 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, service: FrontService) -> None:
         self._service = service
+        self._stream_window = service.limits.stream_window
         unary: dict[str, Callable[[Requests, Any], Awaitable[bytes]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
@@ -71,6 +75,7 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _model_ready(self, _requests: Requests, context: Any) -> bytes:
         async def answer(data: bytes) -> bytes:
             request = _parse(service_pb2.ModelReadyRequest, data)
+            self._check_model(request.name)
             is_ready = await self._service.triton.is_model_ready(request.name)
             return _bytes(service_pb2.ModelReadyResponse(ready=is_ready))
 
@@ -105,26 +110,33 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         return await _unless_refused(context, await self._observed(caller, "infer", answer))
 
     async def _model_stream_infer(self, requests: Requests, context: Any) -> AsyncIterator[bytes]:
-        """Answers in the order of the requests; up to stream_window of them are computed at once."""
+        """Answers in the order of the requests; up to stream_window of them are computed at once, but those
+        to ordered models one after another."""
         caller = await self._recognised(context)
         try:
             with self._service.callers.admit_stream(caller):
                 async for answer in self._stream_answers(caller, requests):
                     yield answer
         except Refusal as refusal:
-            await _abort(context, refusal)
+            await abort(context, refusal)
 
     async def _stream_answers(self, caller: Caller, requests: Requests) -> AsyncIterator[bytes]:
         # What finds no place is not read from the wire: the sender waits.
-        places = asyncio.Semaphore(self._service.limits.stream_window)
+        places = asyncio.Semaphore(self._stream_window)
         tasks: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
 
         async def read() -> None:
+            ordered: asyncio.Task[bytes] | None = None
             try:
                 await places.acquire()
                 async for data in requests:
-                    tasks.put_nowait(asyncio.create_task(self._stream_answer(caller, data)))
-                    del data
+                    is_ordered = read_model_name(data) in ORDERED_MODELS
+                    if is_ordered and ordered is not None:
+                        await asyncio.wait([ordered])
+                    task = asyncio.create_task(self._stream_answer(caller, data))
+                    ordered = task if is_ordered else ordered
+                    tasks.put_nowait(task)
+                    del data, task
                     await places.acquire()
             finally:
                 tasks.put_nowait(None)
@@ -174,12 +186,12 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         reservation.hold(len(data))
         outcome.in_bytes = len(data)
         outcome.call = "infer unknown"
-        message = parse_request(data, self._service.limits)
+        request = TritonRequest.parse(data, self._service.limits)
         del data
-        if message.model_name in PUBLIC_MODELS:
-            outcome.call = f"infer {message.model_name}"
-        prepared = await self._service.prepared(caller, message)
-        del message
+        if request.message.model_name in PUBLIC_MODELS:
+            outcome.call = f"infer {request.message.model_name}"
+        self._check_model(request.message.model_name)
+        prepared = await self._service.prepared(caller, request)
         answer = await self._service.infer(prepared, timeout_s)
         outcome.out_bytes = len(answer)
         return answer
@@ -232,6 +244,9 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         message: bytes = data
         return message
 
+    def _check_model(self, name: str) -> None:
+        """Nothing here: every public model is for whoever has a key."""
+
     async def _recognised(self, context: Any) -> Caller:
         headers = {
             name: value for name, value in context.invocation_metadata() if isinstance(value, str)
@@ -239,18 +254,18 @@ class GrpcProtocol(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             return self._service.callers.recognise(headers)
         except Refusal as refusal:
-            await _abort(context, refusal)
+            await abort(context, refusal)
             raise
 
 
 async def _unless_refused(context: Any, answer: bytes | Refusal) -> bytes:
     if isinstance(answer, Refusal):
-        await _abort(context, answer)
+        await abort(context, answer)
         raise answer
     return answer
 
 
-async def _abort(context: Any, refusal: Refusal) -> None:
+async def abort(context: Any, refusal: Refusal) -> None:
     """Ends a call with a status; raises, as gRPC wants it."""
     # Longer details would not fit into a response's headers.
     await context.abort(refusal.code, refusal.message[:2000])

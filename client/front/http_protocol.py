@@ -81,9 +81,8 @@ class HttpProtocol:
             limits = self._service.limits
             body = await read_body(request, limits, reservation)
             outcome.in_bytes = len(body)
-            message, wanted = read_request(facts, body, _json_length(request), limits)
-            prepared = await self._service.prepared(caller, message)
-            del message
+            triton_request, wanted = read_request(facts, body, _json_length(request), limits)
+            prepared = await self._service.prepared(caller, triton_request)
             raw = await unless_gone(request, self._service.infer(prepared))
             pieces, json_bytes = write_answer(raw, wanted, limits)
             del raw

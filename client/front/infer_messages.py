@@ -1,15 +1,12 @@
-"""A ModelInferRequest from the wire ► the same request with nothing in it that was not understood."""
+"""A ModelInferRequest ► the same request with nothing in it that was not understood."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
 
 from front.catalog import ModelFacts, TensorFacts
-from front.message_weight import check_weight, not_a_message
 from front.refusals import invalid, not_found, quoted, too_large
 from front.settings import Limits
 from front.tensor_data import (
@@ -19,6 +16,7 @@ from front.tensor_data import (
     count_elements,
     pack_strings,
 )
+from front.triton_request import Raw, TritonRequest
 
 TENANT_PARAMETER = "sam2_tenant"
 REFUSED_PARAMETERS = {
@@ -47,24 +45,15 @@ _TYPED_FIELDS = {
 }
 
 
-def parse_request(data: bytes, limits: Limits) -> Any:
-    """A ModelInferRequest from its bytes; a Refusal where they are none, or too many parts."""
-    check_weight(data, limits)
-    try:
-        message = service_pb2.ModelInferRequest.FromString(data)
-    except DecodeError as error:
-        raise not_a_message("ModelInferRequest", len(data)) from error
-    # What a newer protocol may have added was not read, so it is not passed on.
-    message.DiscardUnknownFields()
-    return message
-
-
-def clean_request(message: Any, model: ModelFacts, limits: Limits, tenant: str | None) -> None:
+def clean_request(
+    request: TritonRequest, model: ModelFacts, limits: Limits, tenant: str | None
+) -> None:
     """Checks a request in place and leaves only what Triton shall see.
 
     Raises:
         Refusal: naming the tensor, output or parameter, what was expected and what came.
     """
+    message = request.message
     if len(message.id.encode()) > limits.max_request_id_bytes:
         raise invalid(
             f"id: expected at most {limits.max_request_id_bytes} bytes (max_request_id_bytes), got"
@@ -74,8 +63,9 @@ def clean_request(message: Any, model: ModelFacts, limits: Limits, tenant: str |
         raise not_found(f"model_version: expected none or 1, got {quoted(message.model_version)}")
     message.model_version = ""
     _clean_parameters("request", message.parameters)
-    _clean_inputs(message, model, limits)
+    _clean_inputs(request, model, limits)
     _clean_outputs(message, model)
+    # The parameters of the caller's own are gone by now.
     if tenant is not None:
         message.parameters[TENANT_PARAMETER].string_param = tenant
 
@@ -88,14 +78,14 @@ def _clean_parameters(where: str, parameters: Any) -> None:
     parameters.clear()
 
 
-def _clean_inputs(message: Any, model: ModelFacts, limits: Limits) -> None:
-    raws = message.raw_input_contents
+def _clean_inputs(request: TritonRequest, model: ModelFacts, limits: Limits) -> None:
+    message, raws = request.message, request.raws
     if raws and len(raws) != len(message.inputs):
         raise invalid(
             f"raw_input_contents: expected one for each of {len(message.inputs)} inputs, got {len(raws)}"
         )
     seen: set[str] = set()
-    typed: list[bytes] = []
+    typed: list[Raw] = []
     for index, tensor in enumerate(message.inputs):
         facts = model.inputs.get(tensor.name)
         if facts is None:
@@ -110,7 +100,7 @@ def _clean_inputs(message: Any, model: ModelFacts, limits: Limits) -> None:
         if raws:
             if tensor.HasField("contents"):
                 raise invalid(f"{tensor.name}: expected contents or raw_input_contents, got both")
-            raw = raws[index]
+            raw: Raw = raws[index]
         else:
             raw = _typed_to_raw(tensor)
             typed.append(raw)

@@ -18,6 +18,7 @@ from front.infer_messages import REFUSED_PARAMETERS, check_declaration
 from front.refusals import invalid, quoted, too_large
 from front.settings import Limits
 from front.tensor_data import NUMPY_TYPES, json_to_raw, unpack_strings
+from front.triton_request import Raw, TritonRequest
 
 # What this module itself does; all other parameters mean nothing here.
 BINARY_SIZE, BINARY_OUTPUT, BINARY_OUTPUTS = "binary_data_size", "binary_data", "binary_data_output"
@@ -64,8 +65,8 @@ def parse_json(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
 
 def read_request(
     model: ModelFacts, body: bytearray, json_bytes: int | None, limits: Limits
-) -> tuple[Any, WantedOutputs]:
-    """A ModelInferRequest, not cleaned yet, out of an HTTP body whose JSON is `json_bytes` of it (None: all).
+) -> tuple[TritonRequest, WantedOutputs]:
+    """A request, not cleaned yet, out of an HTTP body whose JSON is `json_bytes` of it (None: all).
 
     The body is empty afterwards: an image would be held twice.
 
@@ -84,7 +85,7 @@ def read_request(
     if not isinstance(inputs, list):
         raise invalid("inputs: expected a list of tensors")
     start = offset = len(body) if json_bytes is None else json_bytes
-    raws: list[bytes] = []
+    raws: list[Raw] = []
     for tensor in inputs:
         raw, taken = _read_input(model, tensor, message, limits, body=body, offset=offset)
         raws.append(raw)
@@ -95,9 +96,6 @@ def read_request(
             f" {len(body) - start}"
         )
     body.clear()
-    raws.reverse()
-    while raws:
-        message.raw_input_contents.append(raws.pop())
     wanted = WantedOutputs(_flag("request", parameters, BINARY_OUTPUTS) or False)
     outputs = document.get("outputs", [])
     if not isinstance(outputs, list):
@@ -108,7 +106,7 @@ def read_request(
         name = _text(output, "name")
         message.outputs.add(name=name)
         wanted.add(name, _flag(name, _parameters(name, output), BINARY_OUTPUT))
-    return message, wanted
+    return TritonRequest(message, raws), wanted
 
 
 def _read_input(

@@ -18,6 +18,7 @@ _NESTED = {(_REQUEST, 5): _INPUT, (_INPUT, 5): _CONTENTS}
 # Fields that take in memory what they take on the wire: raw bytes, strings of bytes, packed bool, FP32, FP64.
 _HEAVY = {_REQUEST: (7,), _INPUT: (), _CONTENTS: (1, 6, 7, 8)}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LONGEST_MODEL_NAME = 256
 
 
 def check_weight(data: bytes, limits: Limits) -> None:
@@ -26,12 +27,34 @@ def check_weight(data: bytes, limits: Limits) -> None:
     weight.add(_REQUEST, 0, len(data))
 
 
+def split_raws(data: bytes) -> tuple[bytes, list[memoryview]]:
+    """A ModelInferRequest without its raw_input_contents, and these, not copied."""
+    rest: list[memoryview] = []
+    raws: list[memoryview] = []
+    view = memoryview(data)
+    for field in _fields(data, 0, len(data)):
+        if (field.number, field.wire_type) == (7, _BYTES):
+            raws.append(view[field.start : field.end])
+        else:
+            rest.append(view[field.field_start : field.end])
+    return b"".join(rest), raws
+
+
 def read_id(data: bytes, longest: int) -> str:
     """A request's id, for the answer to a message that nobody has parsed; "" where it cannot be read."""
+    return _read_text(data, 3, longest)
+
+
+def read_model_name(data: bytes) -> str:
+    """The model that a message is for, which nobody has parsed; "" where it cannot be read."""
+    return _read_text(data, 1, _LONGEST_MODEL_NAME)
+
+
+def _read_text(data: bytes, number: int, longest: int) -> str:
     found = b""
     try:
         for seen, field in enumerate(_fields(data, 0, len(data))):
-            if (field.number, field.wire_type) == (3, _BYTES):
+            if (field.number, field.wire_type) == (number, _BYTES):
                 found = data[field.start : field.end]
             if seen > 100:
                 break

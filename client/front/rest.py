@@ -1,28 +1,33 @@
-"""REST for people: `curl -F image=@photo.jpg -F point=512,512 …/v1/segment`."""
+"""REST for people: `curl -F image=@photo.jpg -F point=512,512 …/v1/segment`, and images by id."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
-from triton_sam2 import Segmentation, TritonSam2Error
-from triton_sam2._results.masks import mask_to_polygons
+from triton_sam2 import Segmentation
 from triton_sam2.cli._prompts import read_prompts
 
 from front.callers import Caller
 from front.forms import SentForm, read_form
-from front.http_protocol import answered, unless_gone
+from front.http_protocol import unless_gone
 from front.metrics import Outcome
 from front.refusals import invalid, too_large
-from front.rest_calls import client_for, refusal_of
+from front.rest_answers import (
+    answered_in_words,
+    check_format,
+    check_overlay,
+    json_answer,
+    outlines,
+    png_answer,
+    with_image_id,
+)
+from front.rest_calls import client_for
 from front.service import FrontService, Reservation
 from front.settings import Limits
 
@@ -30,13 +35,10 @@ SEGMENT_FIELDS = frozenset({"image", "image_id", "point", "box", "multimask", "f
 IMAGE_FIELDS = frozenset({"image", "image_id"})
 # What is asked of the server for each format.
 SERVER_FORMATS = {"rle": "rle", "png": "png", "polygons": "png", "overlay": "png"}
-# An overlay is drawn here, in floating point: 12 bytes a pixel.
-MAX_OVERLAY_PIXELS = 25_000_000
-IMAGE_ID_HEADER = "X-Image-Id"
 
 
 class Rest:
-    """The handlers behind /v1."""
+    """The handlers behind /v1/segment and /v1/images."""
 
     def __init__(self, service: FrontService) -> None:
         self._service = service
@@ -48,23 +50,14 @@ class Rest:
             form = await read_form(request, SEGMENT_FIELDS, self._service.limits, reservation)
             outcome.in_bytes = form.body_bytes
             wanted = form.one("format", "rle") or "rle"
-            if wanted not in SERVER_FORMATS:
-                raise invalid(
-                    f"format: expected one of {', '.join(SERVER_FORMATS)}, got {wanted[:40]!r}"
-                )
-            if wanted == "overlay" and form.image is None:
-                raise invalid(
-                    "format: overlay needs the image itself; it is not kept, only its embeddings"
-                )
+            check_format(wanted, tuple(SERVER_FORMATS), has_image=form.image is not None)
             result = await unless_gone(request, self._predict(caller, form, SERVER_FORMATS[wanted]))
             _check_pixels(result, wanted, self._service.limits)
             async with self._service.rendering:
                 response = await asyncio.to_thread(_rendered, result, wanted, form.image)
-            outcome.out_bytes = len(response.body)
-            response.headers[IMAGE_ID_HEADER] = _header_text(result.image_id)
-            return response
+            return with_image_id(response, result.image_id)
 
-        return await self._answered(request, "segment", answer)
+        return await answered_in_words(self._service, request, "segment", answer)
 
     async def warm(self, request: Request) -> Response:
         """Encodes an image ahead of its first click."""
@@ -79,9 +72,9 @@ class Rest:
                 request, client.set_image(form.image, image_id=form.one("image_id"))
             )
             height, width = handle.original_hw
-            return _json({"image_id": handle.image_id, "width": width, "height": height})
+            return json_answer({"image_id": handle.image_id, "width": width, "height": height})
 
-        return await self._answered(request, "warm", answer)
+        return await answered_in_words(self._service, request, "warm", answer)
 
     async def forget(self, request: Request) -> Response:
         """Drops an image and all of its names."""
@@ -90,7 +83,7 @@ class Rest:
             await client_for(self._service, caller).forget(request.path_params["image_id"])
             return Response(status_code=204)
 
-        return await self._answered(request, "forget", answer)
+        return await answered_in_words(self._service, request, "forget", answer)
 
     async def _predict(self, caller: Caller, form: SentForm, server_format: str) -> Segmentation:
         prompts = read_prompts(form.all("point"), form.all("box"), point="point", box="box")
@@ -112,18 +105,6 @@ class Rest:
         await client.set_image(image_id=image_id)
         return await client.predict(**arguments)
 
-    async def _answered(self, request: Request, call: str, answer: Any) -> Response:
-        async def translated(
-            caller: Caller, reservation: Reservation, outcome: Outcome
-        ) -> Response:
-            try:
-                response: Response = await answer(caller, reservation, outcome)
-            except TritonSam2Error as error:
-                raise refusal_of(error) or invalid(str(error)) from error
-            return response
-
-        return await answered(self._service, request, call, translated, interface="rest")
-
 
 def _check_pixels(result: Segmentation, wanted: str, limits: Limits) -> None:
     """Raises a Refusal where unpacking the masks would take too much memory."""
@@ -136,34 +117,28 @@ def _check_pixels(result: Segmentation, wanted: str, limits: Limits) -> None:
             f"format: {wanted} is for at most {limits.max_rendered_pixels} pixels of masks"
             f" (max_rendered_pixels), got {pixels}; ask for rle"
         )
-    if wanted == "overlay" and height * width > MAX_OVERLAY_PIXELS:
-        raise too_large(
-            f"format: overlay is for images of at most {MAX_OVERLAY_PIXELS} pixels, got {width}x{height}"
-        )
+    check_overlay(wanted, result.original_hw)
 
 
 def _rendered(result: Segmentation, wanted: str, image: bytes | None) -> Response:
     if wanted == "overlay":
         assert image is not None  # noqa: S101 - checked before the work
-        return _png(Image.fromarray(result.overlay(image)))
+        return png_answer(Image.fromarray(result.overlay(image)))
     if wanted == "png":
-        return _png(_mask_picture(result))
+        return png_answer(_mask_picture(result))
     height, width = result.original_hw
-    masks: list[Any] = _polygons(result) if wanted == "polygons" else result.rles
+    masks: list[Any]
+    if wanted == "polygons":
+        masks = [[outlines(mask) for mask in row] for row in result.masks]
+    else:
+        masks = result.rles
     objects = [
         {"masks": [{"iou": float(iou), wanted: mask} for mask, iou in zip(row, ious, strict=True)]}
         for row, ious in zip(masks, result.iou_predictions, strict=True)
     ]
-    return _json(
+    return json_answer(
         {"image_id": result.image_id, "width": width, "height": height, "objects": objects}
     )
-
-
-def _polygons(result: Segmentation) -> list[list[list[list[list[float]]]]]:
-    return [
-        [[outline.tolist() for outline in mask_to_polygons(mask, 0.0)] for mask in row]
-        for row in result.masks
-    ]
 
 
 def _mask_picture(result: Segmentation) -> Image.Image:
@@ -177,20 +152,3 @@ def _mask_picture(result: Segmentation) -> Image.Image:
     for number, mask in enumerate(masks, 1):
         labels[mask > 0] = number
     return Image.fromarray(labels)
-
-
-def _png(picture: Image.Image) -> Response:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return Response(buffer.getvalue(), media_type="image/png")
-
-
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
-
-
-def _header_text(image_id: str) -> str:
-    """An id as a header can carry it: names may be any text."""
-    if image_id.isascii() and image_id.isprintable():
-        return image_id
-    return "base64:" + base64.urlsafe_b64encode(image_id.encode()).decode()

@@ -16,6 +16,7 @@ from front.callers import Caller
 from front.refusals import Refusal
 from front.service import FrontService
 from front.tensor_data import pack_strings
+from front.triton_request import TritonRequest
 
 
 class ServiceTransport:
@@ -28,17 +29,17 @@ class ServiceTransport:
     async def infer(self, request: InferRequest) -> Tensors:
         """The outputs asked for, by name; raises the client's errors, each caused by a Refusal."""
         message = service_pb2.ModelInferRequest(model_name=request.model, id=request.request_id)
+        triton_request = TritonRequest(message, [])
         for name, array in request.inputs.items():
             datatype = np_to_triton_dtype(array.dtype)
             message.inputs.add(name=name, datatype=datatype, shape=array.shape)
-            message.raw_input_contents.append(
+            triton_request.raws.append(
                 pack_strings(list(array.flat)) if datatype == "BYTES" else array.tobytes()
             )
         for name in request.outputs:
             message.outputs.add(name=name)
         try:
-            prepared = await self._service.prepared(self._caller, message)
-            del message
+            prepared = await self._service.prepared(self._caller, triton_request)
             answer = await self._service.infer(prepared, request.timeout_s)
         except Refusal as refusal:
             raise error_from_status(refusal.code.name, refusal.message) from refusal

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from front.application import make_application
 from front.callers import Callers
 from front.grpc_protocol import GrpcProtocol
+from front.keyless import KeylessProtocol
 from front.metrics import FrontMetrics
 from front.service import FrontService
 from front.settings import FrontSettings
@@ -54,20 +55,28 @@ async def running_front(
     http_socket = listening_socket(settings.host, settings.http_port, is_shared)
     http = _http_server(make_application(service, settings), settings)
     http_task = asyncio.create_task(http.serve(sockets=[http_socket]))
-    grpc_server, grpc_port = await _start_grpc(service, settings, is_shared)
+    protocol = GrpcProtocol(service)
+    grpc_server, grpc_port = await _start_grpc(protocol, settings, settings.grpc_port, is_shared)
+    servers, ports = [grpc_server], {"grpc_port": grpc_port}
+    if settings.keyless_port is not None:
+        keyless = KeylessProtocol(service, settings.keyless_networks)
+        server, ports["keyless_port"] = await _start_grpc(
+            keyless, settings, settings.keyless_port, is_shared
+        )
+        servers.append(server)
     metrics_socket = listening_socket(settings.host, settings.metrics_port, is_shared=False)
     metrics_http = _http_server(_metrics_application(registry), settings)
     metrics_task = asyncio.create_task(metrics_http.serve(sockets=[metrics_socket]))
     try:
         yield {
             "http_port": http_socket.getsockname()[1],
-            "grpc_port": grpc_port,
+            **ports,
             "metrics_port": metrics_socket.getsockname()[1],
         }
     finally:
         await service.drain(settings.stop_grace_s)
         # All that is left are streams without a message under way.
-        await grpc_server.stop(1.0)
+        await asyncio.gather(*(server.stop(1.0) for server in servers))
         http.should_exit = metrics_http.should_exit = True
         await asyncio.gather(http_task, metrics_task)
         triton.close()
@@ -93,7 +102,8 @@ async def serve(settings: FrontSettings, is_shared: bool) -> None:
     async with running_front(settings, is_shared) as ports:
         print(  # noqa: T201 - what the person who started it waits for
             f"front ready: HTTP {settings.host}:{ports['http_port']},"
-            f" gRPC {settings.host}:{ports['grpc_port']}, metrics :{ports['metrics_port']}",
+            f" gRPC {settings.host}:{ports['grpc_port']}, metrics :{ports['metrics_port']}"
+            + (f", without keys :{ports['keyless_port']}" if "keyless_port" in ports else ""),
             flush=True,
         )
         await stopped.wait()
@@ -127,7 +137,7 @@ def _http_server(application: Starlette, settings: FrontSettings) -> uvicorn.Ser
 
 
 async def _start_grpc(
-    service: FrontService, settings: FrontSettings, is_shared: bool
+    protocol: GrpcProtocol, settings: FrontSettings, port: int, is_shared: bool
 ) -> tuple[grpc.aio.Server, int]:
     limits = settings.limits
     server = grpc.aio.server(
@@ -142,11 +152,11 @@ async def _start_grpc(
         ],
         maximum_concurrent_rpcs=2 * limits.max_requests_at_once,
     )
-    server.add_generic_rpc_handlers((GrpcProtocol(service),))
+    server.add_generic_rpc_handlers((protocol,))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    bound = server.add_insecure_port(f"{host}:{port}")
     await server.start()
-    return server, port
+    return server, bound
 
 
 def _metrics_application(registry: CollectorRegistry) -> Starlette:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 
@@ -16,6 +15,7 @@ from front.metrics import FrontMetrics
 from front.refusals import Refusal, unavailable
 from front.settings import Limits
 from front.triton import Triton
+from front.triton_request import Parcel, TritonRequest
 
 
 class Reservation:
@@ -53,19 +53,18 @@ class FrontService:
         """The public tensors of a model; a Refusal where it is not for callers."""
         return await self.triton.facts(model)
 
-    async def prepared(self, caller: Caller, message: Any) -> bytes:
-        """A ModelInferRequest, checked and cleaned, as the bytes that Triton shall see.
+    async def prepared(self, caller: Caller, request: TritonRequest) -> Parcel:
+        """A request, checked and cleaned, as the bytes that Triton shall see; it is empty afterwards.
 
         Raises:
             Refusal: what is wrong with the request.
         """
-        facts = await self.facts(message.model_name)
-        clean_request(message, facts, self.limits, caller.tenant)
-        data: bytes = message.SerializeToString()
-        return data
+        facts = await self.facts(request.message.model_name)
+        clean_request(request, facts, self.limits, caller.tenant)
+        return Parcel(request.take_bytes())
 
-    async def infer(self, prepared: bytes, timeout_s: float | None = None) -> bytes:
-        """Triton's answer to a prepared request. Its sender lets go of the message before: images are large.
+    async def infer(self, prepared: Parcel, timeout_s: float | None = None) -> bytes:
+        """Triton's answer to a prepared request.
 
         Raises:
             Refusal: Triton's own status and message.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from front.tools.settings import ToolSettings
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Limits:
     max_bytes_at_once: int = 512_000_000
     # Requests of one gRPC stream that are computed at once; answers come in order.
     stream_window: int = 4
+    # ... of a stream without a key, whose messages are pictures of 12.6 MB: the sender waits.
+    keyless_stream_window: int = 1
     # Encoding on a busy CPU takes seconds; sam2_automask ends itself before (max_seconds).
     answer_timeout_s: float = 120.0
     # Between two pieces of a body.
@@ -46,6 +51,8 @@ class Limits:
     # many such pictures are drawn at once; rle and the inference protocol unpack nothing.
     max_rendered_pixels: int = 200_000_000
     renderings_at_once: int = 2
+    # The same for everything in an image, which is unpacked a mask at a time: this bounds time, not memory.
+    max_unpacked_pixels: int = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,9 @@ class FrontSettings:
     api_keys_file: Path | None = None
     # Origins that a browser's page may come from; none: no CORS.
     cors_origins: tuple[str, ...] = ()
+    # gRPC without a key, for one model and from these networks alone (front/keyless.py); None: no such port.
+    keyless_port: int | None = None
+    keyless_networks: tuple[Network, ...] = ()
     # How long requests under way may take once the front is asked to stop.
     stop_grace_s: float = 20.0
     limits: Limits = field(default_factory=Limits)

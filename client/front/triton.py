@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2
 
 from front.catalog import PUBLIC_MODELS, ModelFacts, read_metadata
 from front.refusals import Refusal, not_found, quoted, unavailable
+from front.triton_request import Parcel
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _INT32_MAX = 2**31 - 1
@@ -47,9 +48,9 @@ class Triton:
         self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
         self._facts: dict[str, tuple[float, ModelFacts]] = {}
 
-    async def infer(self, request: bytes, timeout_s: float) -> bytes:
+    async def infer(self, request: Parcel, timeout_s: float) -> bytes:
         """ModelInferRequest ► ModelInferResponse, both as bytes; cancelling the task cancels the call."""
-        answer: bytes = await self._call(self._infer, request, timeout_s)
+        answer: bytes = await self._ended(self._infer.future(request.take(), timeout=timeout_s))
         return answer
 
     async def facts(self, model: str, timeout_s: float = 5.0) -> ModelFacts:
@@ -64,7 +65,13 @@ class Triton:
         known = self._facts.get(model)
         if known is not None and time.monotonic() - known[0] < FACTS_SECONDS:
             return known[1]
-        facts = read_metadata(await self.metadata(model, timeout_s), public)
+        try:
+            metadata = await self.metadata(model, timeout_s)
+        except Refusal as refusal:
+            if not public.only_with:
+                raise
+            raise Refusal(refusal.code, f"{refusal.message} ({public.only_with})") from refusal
+        facts = read_metadata(metadata, public)
         self._facts[model] = (time.monotonic(), facts)
         return facts
 
@@ -106,9 +113,10 @@ class Triton:
             request_serializer=type(request).SerializeToString,
             response_deserializer=kind.FromString,
         )
-        return await self._call(call, request, timeout_s)
+        return await self._ended(call.future(request, timeout=timeout_s))
 
-    async def _call(self, method: Any, message: Any, timeout_s: float) -> Any:
+    async def _ended(self, call: Any) -> Any:
+        """The result of a call that is under way."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
 
@@ -120,7 +128,6 @@ class Triton:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
                 loop.call_soon_threadsafe(settle)
 
-        call = method.future(message, timeout=timeout_s)
         call.add_done_callback(on_end)
         try:
             await ended

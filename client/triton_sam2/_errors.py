@@ -2,9 +2,11 @@
 
 TritonSam2Error
 ├── InvalidInputError (also ValueError)      an argument, or what the server refused as one
+│   └── SessionExistsError                   a video session of this id lives already
 ├── NoImageError (also RuntimeError)         predict before set_image
 ├── ImageNotFoundError                       the server does not have the image, and we cannot resend it
 │   └── ImageChangedError                    its id stands for another image now
+├── SessionNotFoundError                     the server does not hold this video session (any more)
 ├── ServerUnavailableError                   overloaded, loading or restarting: try again later
 │   └── ServerUnreachableError               nobody answers at this URL
 ├── CallTimeoutError (also TimeoutError)     no answer within the timeout
@@ -15,7 +17,7 @@ TritonSam2Error
 ├── NotRequestedError (also AttributeError)  a part of a result that was not asked for
 ├── NotOverServerError                       a part of Meta's package that a server cannot give
 │                                            (also NotImplementedError)
-└── MissingExtraError (also ImportError)     a library of the `client` extra is not installed
+└── MissingExtraError (also ImportError)     a library of an extra is not installed
 """
 
 
@@ -25,6 +27,10 @@ class TritonSam2Error(Exception):
 
 class InvalidInputError(TritonSam2Error, ValueError):
     """An argument (named in the message) is not what was expected; found here or by the server."""
+
+
+class SessionExistsError(InvalidInputError):
+    """A video session of this id lives already: attach to it, or choose another id."""
 
 
 class NoImageError(TritonSam2Error, RuntimeError):
@@ -37,6 +43,13 @@ class ImageNotFoundError(TritonSam2Error):
 
 class ImageChangedError(ImageNotFoundError):
     """The id stands for another image now than the one that the call was about: no mask is handed over."""
+
+
+class SessionNotFoundError(TritonSam2Error):
+    """The server does not hold this video session: it was closed, idle for too long, or the server restarted.
+
+    `replay(state)` starts it again with the same prompts.
+    """
 
 
 class ServerUnavailableError(TritonSam2Error):
@@ -76,4 +89,4 @@ class NotOverServerError(TritonSam2Error, NotImplementedError):
 
 
 class MissingExtraError(TritonSam2Error, ImportError):
-    """A library of the `client` extra is needed here and is not installed."""
+    """A library of the extra that the message names is needed here and is not installed."""

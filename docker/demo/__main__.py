@@ -5,19 +5,15 @@ photograph with the first click, then clicks that send the image's id alone, and
 last it asks for everything in the image, without a click.
 """
 
-import json
 import re
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from demo.everything import compare, everything, picture
+from demo.server import REPOSITORY, ROOT, running_server
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.console import Console
@@ -27,9 +23,6 @@ from triton_sam2._results.drawing import draw_masks
 
 from export.repository import assemble_repository
 
-ROOT = Path(__file__).resolve().parents[2]
-REPOSITORY = ROOT / ".demo_repository"
-STATE_DIR = ROOT / ".run" / "demo"
 OUTPUT_DIR = ROOT / "demo-output"
 PHOTOGRAPH = ROOT / "client/examples/images/coins.png"
 ENLARGED = 2  # the photograph is small
@@ -126,29 +119,6 @@ def show(console: Console, rows: list[tuple[str, float, float, int]]) -> None:
     for what, elapsed_ms, iou, sent in rows:
         table.add_row(what, f"{elapsed_ms:.0f}", f"{iou:.2f}", f"{sent:,}")
     console.print(table)
-
-
-@contextmanager
-def running_server() -> Iterator[dict[str, int]]:
-    """The project's own launcher on free ports, stopped at the end; yields its state."""
-    launcher = [sys.executable, "-m", "sam2_server"]
-    state_dir = ["--state-dir", str(STATE_DIR)]
-    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    serve = [
-        *launcher,
-        "serve",
-        "--detach",
-        "--no-probe",
-        "--model-repository",
-        str(REPOSITORY),
-        *state_dir,
-        *ports,
-    ]
-    subprocess.run(serve, check=True)
-    try:
-        yield json.loads((STATE_DIR / "server.json").read_text())
-    finally:
-        subprocess.run([*launcher, "stop", *state_dir], check=True)
 
 
 def cache_figures(metrics_port: int) -> tuple[int, int]:

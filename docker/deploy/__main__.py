@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from enum import Enum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,13 @@ def up(
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Default: a GPU where there is one.")
     ] = None,
+    wheel: Annotated[
+        bool,
+        typer.Option(
+            "--wheel",
+            help="For development: the PyPI wheel's old Triton on processors, a tenth of the download.",
+        ),
+    ] = False,
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="TensorRT instead of CUDA; builds engines first.")
     ] = False,
@@ -64,6 +72,12 @@ def up(
     tls_host: Annotated[
         list[str] | None, typer.Option(help="A name or address of the gateway; repeat for more.")
     ] = None,
+    paintera_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --secure, large: network or address whose Painteras need no API key; repeatable."
+        ),
+    ] = None,
     monitoring: Annotated[
         bool, typer.Option("--monitoring", help="Prometheus and Grafana.")
     ] = False,
@@ -75,16 +89,26 @@ def up(
 ) -> None:
     """Download, export, build, start, wait for a real answer, print the URLs."""
     _refuse_weights_for_demo(size, checkpoint, image_size)
-    use_gpu = steps.has_nvidia_gpu() if gpu is None else gpu
+    if wheel and (gpu or tensorrt):
+        raise typer.BadParameter("--wheel runs on processors alone", param_hint="--wheel")
+    use_gpu = not wheel and (steps.has_nvidia_gpu() if gpu is None else gpu)
     if tensorrt and not use_gpu:
         raise typer.BadParameter("--tensorrt needs a GPU; leave out --cpu", param_hint="--tensorrt")
-    options = {"secure": secure, "monitoring": monitoring, "tracing": tracing}
+    server = "wheel" if wheel else "gpu" if use_gpu else "cpu"
+    paintera = _networks(paintera_from or [], secure=secure, size=size, image_size=image_size)
+    options = {
+        "secure": secure,
+        "monitoring": monitoring,
+        "tracing": tracing,
+        steps.PAINTERA: bool(paintera),
+    }
     deployment = Deployment(
         size=size.value,
         provider=("tensorrt" if tensorrt else "cuda") if use_gpu else None,
-        profiles=["gpu" if use_gpu else "cpu", *(name for name, on in options.items() if on)],
+        profiles=[server, *(name for name, on in options.items() if on)],
         tls_hosts=tls_host or ["localhost", "127.0.0.1"],
         image_size=image_size,
+        paintera_from=paintera,
         video=not no_video,
     )
     deploy_dir = DeployDir(directory)
@@ -204,6 +228,23 @@ def _refuse_weights_for_demo(size: Size, checkpoint: str | None, image_size: int
     for option, value in {"--checkpoint": checkpoint, "--image-size": image_size}.items():
         if size is Size.demo and value is not None:
             raise typer.BadParameter("demo has weights and a size of its own", param_hint=option)
+
+
+def _networks(given: list[str], *, secure: bool, size: Size, image_size: int | None) -> list[str]:
+    """The networks of --paintera-from, each written out."""
+    option = "--paintera-from"
+    if given and not secure:
+        message = "goes with --secure; without it, Triton's own port is open to whoever reaches it"
+        raise typer.BadParameter(message, param_hint=option)
+    if given and (size is not Size.large or image_size not in (None, 1024)):
+        raise typer.BadParameter(
+            "Paintera's decoder is for large at 1024 px, and there is nothing else to let it in to",
+            param_hint=option,
+        )
+    try:
+        return [str(ip_network(each)) for each in given]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def _explained(error: DeployError) -> typer.Exit:

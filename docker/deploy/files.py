@@ -7,14 +7,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from front.api_keys import ApiKeysError, read_api_keys
+
 from deploy.errors import DeployError
-from deploy.gateway import (
-    GatewaySettings,
-    make_certificates,
-    read_api_keys,
-    render,
-    render_api_keys,
-)
+from deploy.gateway import GatewaySettings, make_certificates, render, render_api_keys
 
 # Who runs the containers when root deploys: never root.
 CONTAINER_UID = 10001
@@ -24,6 +20,8 @@ TRACING = (
     "--trace-config=opentelemetry,resource=service.name=triton-sam2 "
     "--trace-config=level=TIMESTAMPS --trace-config=rate=100"
 )
+# Whom the gateway let in: nobody else reaches this port, in a network that the two have for themselves.
+KEYLESS = "--keyless-port 8083 --keyless-from 0.0.0.0/0"
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class Deployment:
     profiles: list[str] = field(default_factory=list)
     tls_hosts: list[str] = field(default_factory=lambda: ["localhost", "127.0.0.1"])
     image_size: int | None = None  # None: the checkpoint's own
+    # Networks whose Painteras come without an API key.
+    paintera_from: list[str] = field(default_factory=list)
     video: bool = True  # False: images alone, nothing of tracking is exported or loaded
 
     @property
@@ -61,7 +61,7 @@ class DeployDir:
         self._secret("admin_key", secrets.token_hex(32))
         self._secret("grafana_password", secrets.token_urlsafe(24))
         if "secure" in deployment.profiles:
-            self._write_gateway(deployment.tls_hosts)
+            self._write_gateway(deployment)
         self._write_env(deployment)
         (self.path / "deployment.json").write_text(json.dumps(asdict(deployment), indent=2) + "\n")
 
@@ -98,19 +98,24 @@ class DeployDir:
             write_private(file, value + "\n")
         return file
 
-    def _write_gateway(self, hosts: list[str]) -> None:
+    def _write_gateway(self, deployment: Deployment) -> None:
         directory = self.path / "gateway"
         directory.mkdir(exist_ok=True)
         keys_file = self._secret(
             "api_keys", f"# NAME KEY [TENANT]\nfirst {secrets.token_urlsafe(32)}"
         )
-        write_private(
-            directory / "api_keys.conf", render_api_keys(read_api_keys(keys_file.read_text()))
-        )
+        try:
+            keys = read_api_keys(keys_file.read_text())
+        except ApiKeysError as error:
+            raise DeployError(f"{keys_file}: {error}") from error
+        write_private(directory / "api_keys.conf", render_api_keys(keys))
         if not (directory / "server.pem").exists():
-            make_certificates(directory, hosts)
+            make_certificates(directory, deployment.tls_hosts)
         self._own(directory / "server.key")
-        settings = GatewaySettings(client_certificates=(directory / "client_ca.pem").exists())
+        settings = GatewaySettings(
+            client_certificates=(directory / "client_ca.pem").exists(),
+            paintera_from=tuple(deployment.paintera_from),
+        )
         (directory / "nginx.conf").write_text(render(settings))
 
     def _own(self, file: Path) -> None:
@@ -123,6 +128,7 @@ class DeployDir:
             "SAM2_TRITON_ARGUMENTS": TRACING
             if "tracing" in deployment.profiles
             else "--log-info=true",
+            "SAM2_FRONT_OPTIONS": KEYLESS if deployment.paintera_from else "",
         }
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 

@@ -3,25 +3,35 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from string import Template
 
+from front.api_keys import ApiKey
+
 TEMPLATE = Path(__file__).resolve().parent.parent / "gateway/nginx.conf.template"
+PAINTERA_TEMPLATE = TEMPLATE.with_name("paintera.conf.template")
 # HTTP status ► gRPC status and what both say. 429 and 503 are UNAVAILABLE: clients try again.
 REFUSALS = {
     401: (16, "send an API key: Authorization: Bearer KEY, or X-API-Key: KEY"),
     404: (
         12,
-        "the gateway passes /v1, and inference, health and metadata of sam2, sam2_embedding and"
-        " sam2_automask only",
+        "the gateway passes /v1, and inference, health and metadata of sam2, sam2_embedding,"
+        " sam2_automask and sam2_video only",
     ),
     413: (8, "the request is larger than the gateway allows"),
     429: (14, "too many connections for this API key; try again later"),
     503: (14, "the server does not answer; try again later"),
 }
-API_KEY = re.compile(r"[A-Za-z0-9_-]{32,128}")
-CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+PAINTERA_REFUSALS = {
+    403: (7, "your address is not among those that are let in without an API key"),
+    404: (12, "without an API key: ModelReady and ModelStreamInfer of sam2.1_large_encoder only"),
+    413: REFUSALS[413],
+    429: (14, "too many streams from this address; close one first"),
+    503: REFUSALS[503],
+}
 CERTIFICATE_DAYS = 825
 
 
@@ -46,6 +56,12 @@ class GatewaySettings:
     stream_timeout: str = "1h"
     # Demand certificates of this authority (client_ca.pem in config_dir) besides API keys.
     client_certificates: bool = False
+    # Networks and addresses whose Painteras come without a key; none: no such port.
+    paintera_from: tuple[str, ...] = ()
+    paintera_listen: str = "0.0.0.0:8001"
+    upstream_keyless: str = "front:8083"
+    # Of one address, which is several people's behind a router; a Paintera has four, and asks for readiness.
+    paintera_streams_at_once: int = 20
 
 
 class _AtTemplate(Template):
@@ -54,7 +70,7 @@ class _AtTemplate(Template):
 
 
 def render(settings: GatewaySettings) -> str:
-    """nginx.conf for the settings."""
+    """nginx.conf for the settings; raises ValueError for what is no network in paintera_from."""
     fields = vars(settings) | {
         "client_certificates": (
             f"ssl_client_certificate {settings.config_dir}/client_ca.pem;\n"
@@ -63,9 +79,22 @@ def render(settings: GatewaySettings) -> str:
             else "# No client certificates; API keys alone."
         ),
         "refusals": "".join(_refusal(status) for status in REFUSALS),
+        "paintera": "",
+        "paintera_allowed": "\n        ".join(
+            f"allow {ip_network(each)};" for each in settings.paintera_from
+        ),
+        "paintera_refusals": "".join(
+            _grpc_refusal(status, *refusal) for status, refusal in PAINTERA_REFUSALS.items()
+        ),
     }
+    if settings.paintera_from:
+        fields["paintera"] = _filled(PAINTERA_TEMPLATE, fields)
+    return _filled(TEMPLATE, fields)
+
+
+def _filled(template: Path, fields: Mapping[str, object]) -> str:
     # The @ of nginx's named locations is no placeholder.
-    text = re.sub(r"@(?=(http|grpc)_\d)", "@@", TEMPLATE.read_text(encoding="utf-8"))
+    text = re.sub(r"@(?=(http|grpc)_\d|preflight)", "@@", template.read_text(encoding="utf-8"))
     return _AtTemplate(text).substitute(fields)
 
 
@@ -76,6 +105,11 @@ def _refusal(status: int) -> str:
             default_type application/json;
             return {status} '{{"error":"{message}"}}';
         }}
+{_grpc_refusal(status, grpc_status, message)}"""
+
+
+def _grpc_refusal(status: int, grpc_status: int, message: str) -> str:
+    return f"""\
         location @grpc_{status} {{
             default_type application/grpc;
             add_header grpc-status {grpc_status} always;
@@ -86,39 +120,10 @@ def _refusal(status: int) -> str:
 """
 
 
-def render_api_keys(keys: dict[str, str]) -> str:
-    """The map's lines for client name ► key; raises ValueError where one could break out of them."""
-    names: dict[str, str] = {}
-    for name, key in keys.items():
-        if not CLIENT_NAME.fullmatch(name):
-            raise ValueError(f"client name: expected {CLIENT_NAME.pattern}; got {name!r}")
-        if not API_KEY.fullmatch(key):
-            raise ValueError(
-                f"API key of {name}: expected {API_KEY.pattern}; got {len(key)} characters"
-            )
-        if key in names:
-            raise ValueError(
-                f"API key of {name}: expected one of its own; got that of {names[key]}"
-            )
-        names[key] = name
-    # Patterns, because nginx looks up plain strings regardless of case. API_KEY leaves nothing to escape.
-    return "".join(f'"~^{key}$" "{name}";\n' for name, key in keys.items())
-
-
-def read_api_keys(text: str) -> dict[str, str]:
-    """Client name ► key from lines `NAME KEY [TENANT]`; empty lines and # comments are skipped.
-
-    Tenants are the front's to know, which reads the same file.
-    """
-    keys: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#", 1)[0].split()
-        if not words:
-            continue
-        if len(words) not in (2, 3) or words[0] in keys:
-            raise ValueError(f"API keys, line {number}: expected NAME KEY [TENANT], each name once")
-        keys[words[0]] = words[1]
-    return keys
+def render_api_keys(keys: Sequence[ApiKey]) -> str:
+    """The map's lines, key ► name. What a key and a name may be leaves nothing to escape."""
+    # Patterns, because nginx looks up plain strings regardless of case.
+    return "".join(f'"~^{key.key}$" "{key.name}";\n' for key in keys)
 
 
 def make_certificates(directory: Path, hosts: list[str]) -> None:

@@ -4,8 +4,9 @@ Those load everywhere; these need a GPU. Applied to a finished repository direct
 `python -m deploy.gpu_profile REPOSITORY --provider cuda|tensorrt`.
 """
 
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,31 +14,23 @@ import typer
 from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
 from tritonclient.grpc import model_config_pb2
 
+from deploy.gpu_shapes import (
+    ATTENTION,
+    DECODER,
+    ENCODER,
+    VIDEO_GRAPHS,
+    Shapes,
+    input_shapes,
+    range_of,
+)
+
 Provider = Literal["cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-ENCODER, DECODER = "sam2_encoder", "sam2_decoder"
 ENGINE_DIR = "/var/cache/sam2"
-# Dynamic axes of the decoder: objects (B), points of each with a box's corners (N).
-DECODER_AXES = {
-    "unit_point_coords": ("objects", "points", None),
-    "token_labels": ("objects", "points"),
-    "dense_mask_input": ("objects", None, None, None),
-    "has_mask_input": ("objects",),
-}
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """One end of TensorRT's range of shapes."""
-
-    images: int
-    objects: int
-    points: int
-
-
-# A lone click has a point and a padding point; a few objects with a few clicks are what people send.
-# TensorRT's provider neither widens a given range nor turns to CUDA's: a request beyond the maximum fails.
-SMALLEST, USUAL, LARGEST = Shapes(1, 1, 1), Shapes(1, 1, 2), Shapes(8, 64, 32)
+# Beside a TensorRT engine of the attention, the same graph on CUDA, for what is outside the engine's range:
+# more memories (many prompted frames), more pointers, or none (frames before an object's first prompt).
+WIDE_ATTENTION = f"{ATTENTION}_wide"
+SESSIONS = "sam2_video"
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,8 @@ class GpuSettings:
     encoders_per_gpu: int = 1
     # Two decoders: each call is many short kernels, and the second one's run in the first one's gaps.
     decoders_per_gpu: int = 2
+    # One of each video graph: attention fills the device, and a session's steps come one after another.
+    video_graphs_per_gpu: int = 1
     # Images encoded together at most. (The plain configuration has 1: a CPU gains nothing by it.)
     images_per_batch: int = 8
     # Images that arrive within this time are encoded together. 0: only those that wait anyway, so that a
@@ -56,29 +51,63 @@ class GpuSettings:
 
 
 def apply_to_repository(repository: Path, settings: GpuSettings) -> None:
-    """Rewrite the encoder's and the decoder's config.pbtxt of an assembled repository."""
-    for model in (ENCODER, DECODER):
-        path = repository / model / "config.pbtxt"
-        config = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    """Rewrite the config.pbtxt of every graph of an assembled repository, with or without video."""
+    graphs = [name for name in (ENCODER, DECODER, *VIDEO_GRAPHS) if (repository / name).is_dir()]
+    for model in graphs:
+        config = _read(repository / model)
         apply(config, settings)
-        text = f"# GPU profile: {settings.provider}\n{text_format.MessageToString(config)}"
-        # In one step: the server may be reading it.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as partial:
-            partial.write(text)
-        Path(partial.name).chmod(0o644)
-        Path(partial.name).replace(path)
+        _write(repository / model, config, settings.provider)
+    if ATTENTION in graphs:
+        _apply_to_sessions(repository, settings)
+
+
+def _apply_to_sessions(repository: Path, settings: GpuSettings) -> None:
+    """What of the attention goes to TensorRT, and where the rest goes."""
+    wide, attention = repository / WIDE_ATTENTION, repository / ATTENTION
+    sessions = _read(repository / SESSIONS)
+    engine_range = range_of(ATTENTION).largest
+    is_bounded = settings.provider == "tensorrt"
+    for name, largest in (
+        ("attention_memories", engine_range.memories),
+        ("attention_pointers", engine_range.pointers),
+    ):
+        sessions.parameters[name].string_value = str(largest if is_bounded else 0)
+    if wide.exists():
+        shutil.rmtree(wide)
+    if is_bounded:
+        shutil.copytree(attention, wide)
+        config = _read(attention)
+        apply(config, replace(settings, provider="cuda"))
+        config.name = WIDE_ATTENTION
+        _write(wide, config, "cuda")
+    _write(repository / SESSIONS, sessions, settings.provider)
+
+
+def _read(model_dir: Path) -> Any:
+    text = (model_dir / "config.pbtxt").read_text(encoding="utf-8")
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def _write(model_dir: Path, config: Any, provider: str) -> None:
+    text = f"# GPU profile: {provider}\n{text_format.MessageToString(config)}"
+    # In one step: the server may be reading it.
+    with tempfile.NamedTemporaryFile("w", dir=model_dir, delete=False) as partial:
+        partial.write(text)
+    Path(partial.name).chmod(0o644)
+    Path(partial.name).replace(model_dir / "config.pbtxt")
 
 
 def apply(config: Any, settings: GpuSettings) -> None:
     """Change one model's configuration (a ModelConfig message) in place."""
     if settings.provider not in PROVIDERS:
         raise ValueError(f"provider: expected {' or '.join(PROVIDERS)}; got {settings.provider!r}")
-    is_encoder = config.name == ENCODER
+    is_encoder, shapes = config.name == ENCODER, range_of(config.name)
+    counts = {ENCODER: settings.encoders_per_gpu, DECODER: settings.decoders_per_gpu}
     del config.instance_group[:]
     # Without a list of devices, Triton makes that many on every GPU it sees.
     config.instance_group.add(
         kind=model_config_pb2.ModelInstanceGroup.KIND_GPU,
-        count=settings.encoders_per_gpu if is_encoder else settings.decoders_per_gpu,
+        count=counts.get(config.name, settings.video_graphs_per_gpu),
     )
     if is_encoder:
         config.max_batch_size = settings.images_per_batch
@@ -101,16 +130,14 @@ def apply(config: Any, settings: GpuSettings) -> None:
     del config.model_warmup[:]
     # Warm-up is over before the server reports ready: it builds the engines, loads the kernels and sizes the
     # memory arenas for the usual shapes and the largest ones.
-    if is_encoder:
-        for images in (USUAL.images, LARGEST.images):
-            _add_warmup(config, f"{images} images", Shapes(images, 1, 1))
-    else:
-        for shapes in (USUAL, LARGEST):
-            _add_warmup(config, f"{shapes.objects} objects", shapes)
+    for warm in (shapes.usual, shapes.largest):
+        count = warm.images if is_encoder else warm.objects
+        _add_warmup(config, f"{count} {'images' if is_encoder else 'objects'}", warm)
 
 
 def tensorrt_parameters(config: Any, settings: GpuSettings) -> dict[str, str]:
     """The accelerator's options, by the names that Triton's backend takes; others it refuses."""
+    shapes = range_of(config.name)
     return {
         # An engine takes minutes to build and belongs to this GPU, TensorRT and graph. No precision_mode:
         # TensorRT is strongly typed, so the precision is that of the exported graph.
@@ -122,27 +149,10 @@ def tensorrt_parameters(config: Any, settings: GpuSettings) -> dict[str, str]:
         "trt_timing_cache_path": f"{settings.engine_dir}/timing",
         # One engine for the whole range: without it TensorRT builds anew whenever a shape leaves the range
         # seen so far, in the middle of somebody's request.
-        "trt_profile_min_shapes": _profile(config, SMALLEST),
-        "trt_profile_opt_shapes": _profile(config, USUAL),
-        "trt_profile_max_shapes": _profile(config, LARGEST),
+        "trt_profile_min_shapes": _profile(config, shapes.smallest),
+        "trt_profile_opt_shapes": _profile(config, shapes.usual),
+        "trt_profile_max_shapes": _profile(config, shapes.largest),
     }
-
-
-def input_shapes(config: Any, shapes: Shapes) -> dict[str, list[int]]:
-    """Full shape, batch included, of every input that has a dynamic axis."""
-    if config.name == ENCODER:
-        images = min(shapes.images, config.max_batch_size)
-        return {tensor.name: [images, *tensor.dims] for tensor in config.input}
-    found = {}
-    for tensor in config.input:
-        if -1 not in tensor.dims:
-            continue
-        axes = DECODER_AXES[tensor.name]
-        found[tensor.name] = [
-            getattr(shapes, axis) if axis is not None else int(size)
-            for axis, size in zip(axes, tensor.dims, strict=True)
-        ]
-    return found
 
 
 def _profile(config: Any, shapes: Shapes) -> str:

@@ -1,6 +1,6 @@
 """What an image installs from PyPI, read from pyproject.toml so that nothing is declared twice.
 
-Runs in the build stage, where there is nothing but a Python: `python requirements.py cpu|gpu|front`.
+Runs in the build stage, where there is nothing but a Python: `python requirements.py triton|wheel|front`.
 """
 
 import re
@@ -11,18 +11,18 @@ import tomllib
 
 # NVIDIA's image brings the server and the C++ ONNX Runtime backend itself. `numpy<2` holds there as well: its
 # Python backend is built against a pybind11 that knows numpy 2, but NVIDIA does not promise it yet.
-NOT_IN_GPU_IMAGE = {"nvidia-pytriton", "onnxruntime"}
+NOT_IN_TRITON_IMAGE = {"nvidia-pytriton", "onnxruntime"}
 
 
 def requirements(pyproject: str, target: str) -> list[str]:
-    """Requirement lines of an image target: `cpu`, `gpu` or `front`."""
-    if target not in ("cpu", "gpu", "front"):
-        raise ValueError(f"target: expected cpu, gpu or front; got {target!r}")
+    """Requirement lines of an image target: `triton`, `wheel` or `front`."""
+    if target not in ("triton", "wheel", "front"):
+        raise ValueError(f"target: expected triton, wheel or front; got {target!r}")
     project = tomllib.loads(pyproject)["project"]
     extra = [
         line
         for line in project["optional-dependencies"]["front" if target == "front" else "server"]
-        if target != "gpu" or _name(line) not in NOT_IN_GPU_IMAGE
+        if target != "triton" or _name(line) not in NOT_IN_TRITON_IMAGE
     ]
     return sorted({*project["dependencies"], *extra})
 

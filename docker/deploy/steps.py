@@ -18,9 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "docker/compose.yaml"
 # Triton's own ports, where no gateway stands before it.
 OPEN_COMPOSE_FILE = ROOT / "docker/compose.open.yaml"
+# The gateway's port for Paintera, where it was asked for.
+PAINTERA_COMPOSE_FILE = ROOT / "docker/compose.paintera.yaml"
+PAINTERA = "paintera"  # among a deployment's profiles; no service is in it
 STATE_DIR, ADMIN_KEY_FILE = "/var/lib/sam2", "/run/secrets/admin_key"  # in the server's container
 DEMO_ONNX = ROOT / "export/demo_model/onnx"
-ALL_PROFILES = ("cpu", "gpu", "secure", "monitoring", "tracing")
+ALL_PROFILES = ("cpu", "gpu", "wheel", "secure", "monitoring", "tracing")
 
 
 def stage_repository(
@@ -87,8 +90,10 @@ def compose(directory: DeployDir, profiles: Sequence[str], *arguments: str) -> N
         # Rootless Podman maps users; the deploying one, who owns the key files, stays who he is.
         if os.getuid() != 0:
             environment.setdefault("PODMAN_USERNS", "keep-id")
-    options = [word for profile in profiles for word in ("--profile", profile)]
+    started = [profile for profile in profiles if profile != PAINTERA]
+    options = [word for profile in started for word in ("--profile", profile)]
     files = [COMPOSE_FILE, *([] if "secure" in profiles else [OPEN_COMPOSE_FILE])]
+    files += [PAINTERA_COMPOSE_FILE] if PAINTERA in profiles else []
     done = subprocess.run(
         [
             *command,
@@ -169,6 +174,8 @@ def urls(deployment: Deployment) -> dict[str, str]:
     if "secure" in deployment.profiles:
         gateway = port("SAM2_GATEWAY_PORT", "8443")
         found = {"gateway": f"https://localhost:{gateway} and grpcs://localhost:{gateway}"}
+        if PAINTERA in deployment.profiles:
+            found["Paintera"] = f"http://localhost:{port('SAM2_PAINTERA_PORT', '8001')}"
     else:
         found = {
             "HTTP": f"http://127.0.0.1:{port('SAM2_HTTP_PORT', '8000')}",

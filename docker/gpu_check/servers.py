@@ -15,7 +15,7 @@ from deploy.errors import DeployError
 from sam2_server.probe import probe
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "triton-sam2:gpu"
+IMAGE = "triton-sam2:triton"
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def launched(repository: Path, state_dir: Path, start_seconds: float) -> Iterato
 def build_image() -> None:
     engine = _engine()
     _run(
-        *(engine, "build", "--file", str(ROOT / "docker/Dockerfile"), "--target", "gpu"),
+        *(engine, "build", "--file", str(ROOT / "docker/Dockerfile"), "--target", "triton"),
         *("--build-arg", f"SAM2_UID={os.getuid() or 10001}", "--tag", IMAGE, str(ROOT)),
     )
 

@@ -182,9 +182,9 @@ def probe(
             typer.echo(f"No server is running in {state_dir}; name one with --url.", err=True)
             raise typer.Exit(EXIT_FAILED)
         url = state.urls["probe"]
-        asker = None if fresh else Asker(state.probe_token)
+        asker = Asker(state.probe_token, state.inner_secret)
     started = time.monotonic()
-    result = ask(url, timeout, asker)
+    result = ask(url, timeout, asker, fresh=fresh)
     typer.echo(f"{result.message} ({time.monotonic() - started:.2f} s)", err=not result.healthy)
     raise typer.Exit(0 if result.healthy else EXIT_FAILED)
 

@@ -133,7 +133,7 @@ class HealthWatch:
         )
 
     def _sample(self, fresh: bool) -> Sample:
-        result = probe(self._probe_url, self._timeout_seconds, None if fresh else self._asker)
+        result = probe(self._probe_url, self._timeout_seconds, self._asker, fresh=fresh)
         # Only where it matters: the tree's processor time costs a look at every process.
         silent = result.no_answer
         return Sample(

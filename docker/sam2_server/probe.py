@@ -11,7 +11,7 @@ import io
 import math
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,11 @@ IMAGE_SIDE = 32
 # Its images' names in the cache begin like this, so that people can tell them from users' images.
 IMAGE_ID_PREFIX = "sam2-health-probe-"
 REQUESTED_OUTPUT = "iou_predictions"
+# The models' names (request_caller.py) for what a request from the inside carries: the process's secret, and
+# a tenant that no client can be, whose images take nothing from anybody's share.
+SECRET_VARIABLE = "SAM2_INNER_SECRET"  # noqa: S105 - the variable's name
+SECRET_PARAMETER, TENANT_PARAMETER = "sam2_inner_secret", "sam2_tenant"
+PROBE_TENANT = ":probe"
 CACHE_MODEL = "sam2_embedding"
 # A health check is about the server, not about the proxy that the environment names.
 GRPC_CHANNEL_ARGUMENTS = [("grpc.enable_http_proxy", 0)]
@@ -50,10 +55,18 @@ class Asker:
     """
 
     token: str
+    # The server process's; without it the question is as anybody's.
+    inner_secret: str = field(default="", repr=False)
 
     @classmethod
-    def new(cls) -> "Asker":
-        return cls(secrets.token_hex(16))
+    def new(cls, inner_secret: str = "") -> "Asker":
+        return cls(secrets.token_hex(16), inner_secret)
+
+    @property
+    def parameters(self) -> dict[str, str] | None:
+        if not self.inner_secret:
+            return None
+        return {TENANT_PARAMETER: PROBE_TENANT, SECRET_PARAMETER: self.inner_secret}
 
     @property
     def image_id(self) -> str:
@@ -82,20 +95,24 @@ def probe_inputs(asker: Asker) -> dict[str, tuple[str, Any]]:
     }
 
 
-def probe(url: str, timeout_seconds: float, asker: Asker | None = None) -> ProbeResult:
+def probe(
+    url: str, timeout_seconds: float, asker: Asker | None = None, *, fresh: bool = False
+) -> ProbeResult:
     """Ask the server at grpc://HOST:PORT or http://HOST:PORT (or grpcs, https) for one mask.
 
-    Without an `asker`, the question is a fresh one.
+    Without an `asker`, or with `fresh`, the question is a fresh one, and forgotten.
     """
+    if asker is None or fresh:
+        asker, fresh = Asker.new("" if asker is None else asker.inner_secret), True
     scheme, _, address = url.partition("://")
     if scheme not in ("grpc", "grpcs", "http", "https"):
         raise ValueError(f"expected a URL grpc://, grpcs://, http:// or https://, got {url!r}")
     ask = _probe_grpc if scheme.startswith("grpc") else _probe_http
-    return ask(address, timeout_seconds, asker, ssl=scheme in ("grpcs", "https"))
+    return ask(address, timeout_seconds, asker, fresh=fresh, ssl=scheme in ("grpcs", "https"))
 
 
 def _probe_grpc(
-    address: str, timeout_seconds: float, asker: Asker | None, *, ssl: bool
+    address: str, timeout_seconds: float, who: Asker, *, fresh: bool, ssl: bool
 ) -> ProbeResult:
     from tritonclient import grpc  # noqa: PLC0415 - only the transport in use is imported
     from tritonclient.utils import InferenceServerException  # noqa: PLC0415
@@ -103,18 +120,18 @@ def _probe_grpc(
     with grpc.InferenceServerClient(
         address, ssl=ssl, channel_args=GRPC_CHANNEL_ARGUMENTS
     ) as client:
-        who = asker or Asker.new()
         try:
             result = client.infer(
                 MODEL,
                 _tensors(grpc.InferInput, probe_inputs(who)),
                 outputs=[grpc.InferRequestedOutput(REQUESTED_OUTPUT)],
                 client_timeout=timeout_seconds,
+                parameters=who.parameters,
             )
         except InferenceServerException as error:
             message = f"{error.status()}: {error.message()}"
             return ProbeResult(False, message, _is_silence(error))
-        if asker is None:
+        if fresh:
             # Where there is no such cache, there is nothing to forget.
             with contextlib.suppress(InferenceServerException):
                 client.infer(
@@ -122,12 +139,13 @@ def _probe_grpc(
                     _tensors(grpc.InferInput, _forget_inputs(who)),
                     outputs=[grpc.InferRequestedOutput("cached_image_id")],
                     client_timeout=timeout_seconds,
+                    parameters=who.parameters,
                 )
     return _judge(result.as_numpy(REQUESTED_OUTPUT))
 
 
 def _probe_http(
-    address: str, timeout_seconds: float, asker: Asker | None, *, ssl: bool
+    address: str, timeout_seconds: float, who: Asker, *, fresh: bool, ssl: bool
 ) -> ProbeResult:
     from tritonclient import http  # noqa: PLC0415
     from tritonclient.utils import InferenceServerException  # noqa: PLC0415
@@ -135,12 +153,12 @@ def _probe_http(
     with http.InferenceServerClient(
         address, ssl=ssl, connection_timeout=timeout_seconds, network_timeout=timeout_seconds
     ) as client:
-        who = asker or Asker.new()
         try:
             result = client.infer(
                 MODEL,
                 _tensors(http.InferInput, probe_inputs(who)),
                 outputs=[http.InferRequestedOutput(REQUESTED_OUTPUT)],
+                parameters=who.parameters,
             )
         except InferenceServerException as error:
             message = error.message()
@@ -149,12 +167,13 @@ def _probe_http(
             return ProbeResult(False, f"no answer within {timeout_seconds:g} s", no_answer=True)
         except OSError as error:
             return ProbeResult(False, str(error), no_answer=True)
-        if asker is None:
+        if fresh:
             with contextlib.suppress(InferenceServerException, OSError):
                 client.infer(
                     CACHE_MODEL,
                     _tensors(http.InferInput, _forget_inputs(who)),
                     outputs=[http.InferRequestedOutput("cached_image_id")],
+                    parameters=who.parameters,
                 )
     return _judge(result.as_numpy(REQUESTED_OUTPUT))
 

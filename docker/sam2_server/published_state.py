@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sam2_server.state import ServerState, StateDir, write_json
+from sam2_server.state import ServerState, StateDir, without_secrets, write_json
 
 RETRY_SECONDS = 5.0
 
@@ -50,7 +50,7 @@ class PublishedState:
         try:
             self._state_dir.write(self.state)
             if self._ready_file is not None and self.state.status == "ready":
-                write_json(self._ready_file, self.state)
+                write_json(self._ready_file, without_secrets(self.state), 0o644)
         except OSError as error:
             if not self._unwritten:
                 self._warn(

@@ -76,7 +76,10 @@ def require_answer(state: ServerState, console: Console, check: Callable[[], Non
     executor = ThreadPoolExecutor(1, "first-probe")
     try:
         pending = executor.submit(
-            probe, state.urls["probe"], FIRST_ANSWER_SECONDS, Asker(state.probe_token)
+            probe,
+            state.urls["probe"],
+            FIRST_ANSWER_SECONDS,
+            Asker(state.probe_token, state.inner_secret),
         )
         with console.status("Waiting for a first mask…"):
             while not pending.done():

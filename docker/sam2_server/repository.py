@@ -1,6 +1,7 @@
 """Looking at a model repository before Triton does, for messages that say what to do."""
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format  # type: ignore[import-untyped,unused-ignore]
 from tritonclient.grpc import model_config_pb2
@@ -8,6 +9,8 @@ from tritonclient.grpc import model_config_pb2
 from sam2_server.errors import RepositoryError
 
 ONNX_BACKENDS = ("onnxruntime", "onnxruntime_onnx")
+# What goes from preprocessing to the encoder.
+PIXELS = "resized_image"
 BUILD_REMEDY = "Build one: `just export SIZE` (from a checkpoint) or `just demo` (a small model)."
 
 
@@ -32,7 +35,28 @@ def read_repository(directory: Path) -> dict[str, model_config_pb2.ModelConfig]:
         raise RepositoryError(
             f"{directory} lacks its ONNX files: {', '.join(missing)}.", BUILD_REMEDY
         )
+    _refuse_other_pixels(directory, configs)
     return configs
+
+
+def _refuse_other_pixels(directory: Path, configs: dict[str, model_config_pb2.ModelConfig]) -> None:
+    """Raise where preprocessing would hand the encoder pixels of another type or size than it takes."""
+    if not {"sam2_preprocess", "sam2_encoder"} <= configs.keys():
+        return
+    made, taken = (
+        next((_described(tensor) for tensor in tensors if tensor.name == PIXELS), "nothing")
+        for tensors in (configs["sam2_preprocess"].output, configs["sam2_encoder"].input)
+    )
+    if made != taken:
+        raise RepositoryError(
+            f"{directory}: {PIXELS}: sam2_preprocess makes {made} and sam2_encoder takes {taken}.",
+            "They are of different exports: build the repository anew, or make"
+            f" sam2_preprocess/config.pbtxt say {taken}.",
+        )
+
+
+def _described(tensor: Any) -> str:
+    return f"{model_config_pb2.DataType.Name(tensor.data_type)} {list(tensor.dims)}"
 
 
 def python_instances(

@@ -1,6 +1,7 @@
 """From options to a supervisor that is about to start: all checks, all names, all files."""
 
 import os
+import secrets
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sam2_server.environment import TritonInstallation, find_installation
 from sam2_server.errors import LauncherError, RepositoryError
 from sam2_server.plain_paths import is_plain, make_private_directory, remove_private_directory
 from sam2_server.ports import choose_ports
-from sam2_server.probe import MODEL, Asker
+from sam2_server.probe import MODEL, SECRET_VARIABLE, Asker
 from sam2_server.process import ServerOptions, TritonProcess, build_command, kill_processes
 from sam2_server.repository import python_instances, read_repository
 from sam2_server.shared_memory import check_room, region_prefix, remove_regions
@@ -48,8 +49,10 @@ def prepare(
         ports,
         prefix,
     )
+    inner_secret = secrets.token_hex(32)
     environment = installation.environment() | {
         STOPPING_VARIABLE: str(stopping_file(prefix)),
+        SECRET_VARIABLE: inner_secret,
         # Read by the models, which ask for room before they answer.
         "SAM2_SHM_GROWTH_BYTES": str(server.shm_growth_mb << 20),
     }
@@ -65,6 +68,7 @@ def prepare(
         shm_prefix=prefix,
         log_file=str(state_dir.log_file),
         probe_token=Asker.new().token,
+        inner_secret=inner_secret,
         private_directory=None if files.private is None else str(files.private),
         urls=urls(server, ports.http, ports.grpc, ports.metrics),
     )

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -53,8 +53,9 @@ class ServerState:
     log_file: str
     restarts: int = 0
     last_crash: str | None = None
-    # Known to this machine alone, so that the container's health check asks as the launcher does.
+    # Known to this user alone, so that the container's health check asks as the launcher does.
     probe_token: str = ""
+    inner_secret: str = field(default="", repr=False)
     # Files with plain paths, where the given ones are not.
     private_directory: str | None = None
     urls: dict[str, str] = field(default_factory=dict)
@@ -108,7 +109,8 @@ class StateDir:
         return ServerState(**fields)
 
     def write(self, state: ServerState) -> None:
-        write_json(self.state_file, state)
+        """For its owner alone: the secrets of the server process are in it."""
+        write_json(self.state_file, state, 0o600)
 
     def remove(self) -> None:
         self.state_file.unlink(missing_ok=True)
@@ -123,11 +125,18 @@ class StateDir:
         )
 
 
-def write_json(path: Path, state: ServerState) -> None:
+def without_secrets(state: ServerState) -> ServerState:
+    """The state for everybody to read."""
+    return replace(state, probe_token="", inner_secret="")
+
+
+def write_json(path: Path, state: ServerState, mode: int) -> None:
     """Replaces the file in one step: readers see the old state or the new one, never half."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            file.write(json.dumps(asdict(state), indent=2) + "\n")
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)

@@ -163,7 +163,7 @@ class Supervisor:
             return
         health = HealthWatch(
             process.pid,
-            asker=Asker(self._state.probe_token),
+            asker=Asker(self._state.probe_token, self._state.inner_secret),
             probe_url=self._state.urls["probe"],
             metrics_url=self._state.urls["metrics"],
             interval_seconds=self._options.probe_interval_seconds,

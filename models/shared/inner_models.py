@@ -35,9 +35,14 @@ class InnerModelError(RuntimeError):
 
 
 async def call(
-    model_name: str, inputs: Mapping[str, Array], output_names: Iterable[str]
+    model_name: str,
+    inputs: Mapping[str, Array],
+    output_names: Iterable[str],
+    parameters: Mapping[str, str] | None = None,
 ) -> dict[str, Array]:
     """One BLS call; arrays in and out, by name. Outputs come to host memory.
+
+    `parameters`: on whose behalf (Callers.inner_parameters), where the model asks for that.
 
     Raises:
         InnerModelError: the model's own message. Its code is lost: see restore_code.
@@ -47,6 +52,7 @@ async def call(
         model_name=model_name,
         requested_output_names=wanted,
         inputs=[pb_utils.Tensor(name, values) for name, values in inputs.items()],
+        parameters=dict(parameters or {}),
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = await request.async_exec()
@@ -74,6 +80,6 @@ def restore_code(message: str) -> tuple[str, int]:
 
 def _refusal(message: str) -> str | None:
     """What sam2_embedding or sam2_preprocess said of a request that is wrong; None for anything else."""
-    if message.startswith(("image_id: ", "expected image")):
+    if message.startswith(("image_id: ", "sam2_tenant: ", "expected image")):
         return message
     return message[message.index("image: ") :] if "image: " in message else None

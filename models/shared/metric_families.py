@@ -12,29 +12,33 @@ class MetricFamilies:
     def __init__(self, pb_utils: Any, prefix: str) -> None:
         self._pb_utils = pb_utils
         self._prefix = prefix
-        # Triton keeps a metric only as long as its family, hence the list.
-        self._families: list[Any] = []
+        # Triton keeps a metric only as long as its family, and a family has metrics of any labels.
+        self._families: dict[str, Any] = {}
 
-    def counters(self, descriptions: Mapping[str, str]) -> dict[str, Any]:
+    def counters(
+        self, descriptions: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """A counter for each name, which Prometheus's readers see with `_total` behind it."""
         kind = self._pb_utils.MetricFamily.COUNTER
         return {
-            name: self._metric(f"{name}_total", description, kind)
+            name: self._metric(f"{name}_total", description, kind, labels)
             for name, description in descriptions.items()
         }
 
-    def gauges(self, descriptions: Mapping[str, str]) -> dict[str, Any]:
+    def gauges(
+        self, descriptions: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """A gauge for each name."""
         kind = self._pb_utils.MetricFamily.GAUGE
         return {
-            name: self._metric(name, description, kind)
+            name: self._metric(name, description, kind, labels)
             for name, description in descriptions.items()
         }
 
     def histogram(self, name: str, description: str, buckets: Sequence[float]) -> Any:
         """One histogram."""
         kind = self._pb_utils.MetricFamily.HISTOGRAM
-        return self._metric(name, description, kind, buckets=list(buckets))
+        return self._metric(name, description, kind, None, buckets=list(buckets))
 
     def labelled_counter(self, name: str, description: str) -> Any:
         """A family whose counters, `_total` in their name, are made with `.Metric(labels=...)`."""
@@ -44,12 +48,19 @@ class MetricFamilies:
         """The same with gauges."""
         return self._family(name, description, self._pb_utils.MetricFamily.GAUGE)
 
-    def _metric(self, name: str, description: str, kind: Any, **options: Any) -> Any:
-        return self._family(name, description, kind).Metric(labels={}, **options)
+    def _metric(
+        self,
+        name: str,
+        description: str,
+        kind: Any,
+        labels: Mapping[str, str] | None,
+        **options: Any,
+    ) -> Any:
+        return self._family(name, description, kind).Metric(labels=dict(labels or {}), **options)
 
     def _family(self, name: str, description: str, kind: Any) -> Any:
-        family = self._pb_utils.MetricFamily(
-            name=f"{self._prefix}_{name}", description=description, kind=kind
-        )
-        self._families.append(family)
-        return family
+        if name not in self._families:
+            self._families[name] = self._pb_utils.MetricFamily(
+                name=f"{self._prefix}_{name}", description=description, kind=kind
+            )
+        return self._families[name]

@@ -12,10 +12,14 @@ class InvalidSettingError(ValueError):
     """A parameter is missing, unknown or out of range; the message names it and what was expected."""
 
 
+# Parameters that say how much of something one tenant may have.
+MOST_PERCENT = 100
+
+
 def read_whole_numbers(
     model: str, parameters: Parameters, least_values: Mapping[str, int]
 ) -> dict[str, int]:
-    """Every parameter that a model knows, as a whole number of at least its least value.
+    """Every parameter that a model knows, as a whole number of at least its least value; percents to 100.
 
     Args:
         model: whose parameters they are, for the messages.
@@ -40,5 +44,9 @@ def _read(model: str, parameters: Parameters, name: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise InvalidSettingError(
             f"{model}: parameter {name} must be a whole number of at least {least}, got {text!r}"
+        )
+    if name.endswith("_percent") and int(text) > MOST_PERCENT:
+        raise InvalidSettingError(
+            f"{model}: parameter {name} must be at most {MOST_PERCENT}, got {text}"
         )
     return int(text)

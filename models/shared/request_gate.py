@@ -8,40 +8,42 @@ from __future__ import annotations
 
 import threading
 
+from tenant_shares import NO_TENANT, ShareFullError, TenantShares
+
 
 class GateFullError(RuntimeError):
-    """As many requests are in flight as the model takes on."""
+    """As many requests are in flight as the model takes on, from everybody or from this tenant."""
 
 
 class RequestGate:
     """Counts requests in and out, from any thread."""
 
-    def __init__(self, max_requests_in_flight: int) -> None:
-        self._limit = max_requests_in_flight
+    def __init__(self, max_requests_in_flight: int, tenant_percent: int = 100) -> None:
+        limit = f"max_requests_in_flight {max_requests_in_flight}"
+        self._shares = TenantShares(limit, max_requests_in_flight, tenant_percent)
         self._lock = threading.Lock()
-        self._in_flight = 0
         self._refused = 0
 
     @property
     def in_flight(self) -> int:
-        return self._in_flight
+        return self._shares.total
 
     @property
     def refused(self) -> int:
         return self._refused
 
-    def enter(self) -> None:
+    def enter(self, tenant: str = NO_TENANT) -> None:
         """One request more; whoever enters leaves again. At the limit raises GateFullError, and counts it."""
         with self._lock:
-            if self._in_flight >= self._limit:
+            try:
+                self._shares.take(tenant)
+            except ShareFullError as error:
                 self._refused += 1
                 raise GateFullError(
-                    f"{self._in_flight} requests are in flight already (max_requests_in_flight"
-                    f" {self._limit}); try again in a moment"
-                )
-            self._in_flight += 1
+                    f"as many requests are in flight already as may be ({error}); try again in a moment"
+                ) from error
 
-    def leave(self) -> None:
+    def leave(self, tenant: str = NO_TENANT) -> None:
         """One request has its answer."""
         with self._lock:
-            self._in_flight -= 1
+            self._shares.give_back(tenant)

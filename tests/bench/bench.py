@@ -5,7 +5,7 @@
 
 The old way: the client decodes and resizes the image and normalises it to floats, sends 12.6 MB of them to
 the encoder, receives the embeddings, sends them along with every click, and upsamples the answer itself. For
-it the benchmark adds a small model that takes floats where our encoder takes uint8.
+it the benchmark adds a small model that takes normalised floats where our encoder takes grey levels.
 
 Times are medians in ms over gRPC on loopback; the two ways take turns, so that a noisy machine disturbs both.
 """
@@ -52,7 +52,8 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             floats = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()
-            pixels = np.rint(floats * STD + MEAN).astype(np.uint8)[None]
+            levels = floats * STD + MEAN
+            pixels = (np.rint(levels) if {whole} else levels - 128).astype({dtype!r})[None]
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("resized_image", pixels)]))
         return responses
 """
@@ -106,15 +107,19 @@ def add_old_way(repository: Path) -> int:
         (repository / "sam2_encoder/config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     side = config.input[0].dims[-1]
+    data_type = model_config_pb2.DataType.Name(config.input[0].data_type)
     directory = repository / "old_way_pixels"
     (directory / "1").mkdir(parents=True, exist_ok=True)
-    code = DENORMALISE.format(mean=MEAN.tolist(), std=STD.tolist())
+    whole = config.input[0].data_type == model_config_pb2.TYPE_UINT8
+    code = DENORMALISE.format(
+        mean=MEAN.tolist(), std=STD.tolist(), whole=whole, dtype="uint8" if whole else "float16"
+    )
     (directory / "1/model.py").write_text(code)
     (directory / "config.pbtxt").write_text(
         f"""
         name: "old_way_pixels" backend: "python" max_batch_size: 0
         input [ {{ name: "pixels" data_type: TYPE_FP32 dims: [ 3, {side}, {side} ] }} ]
-        output [ {{ name: "resized_image" data_type: TYPE_UINT8 dims: [ 1, 3, {side}, {side} ] }} ]
+        output [ {{ name: "resized_image" data_type: {data_type} dims: [ 1, 3, {side}, {side} ] }} ]
         instance_group [ {{ kind: KIND_CPU count: 1 }} ]
         """
     )

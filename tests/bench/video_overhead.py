@@ -1,74 +1,26 @@
-"""Tracking through the server against its graphs' own compute, and two objects against one.
+"""Tracking through the server against its graphs' own compute, two objects against one, bytes both ways.
 
     python -m tests.bench.video_overhead --image-size 512 --frames 10
 
-The graphs' time is what Triton counts as their compute. Ratios say more than seconds on a busy machine.
+An untrained tiny of real size. Ratios say more than seconds on a busy machine, those of processor time most.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
-import tritonclient.grpc
 from rich.console import Console
 
 from export.__main__ import export_graphs
 from export.checkpoint import Memory, random_checkpoint
 from export.repository import assemble_repository
+from tests.bench.video_parts import WARM_UP_FRAMES, FrameMeter, film_of, graphs_alone
 from tests.models.video.clips import clip
-from tests.raw_client import RawClient, bytes_tensor
 from tests.running_server import RunningServer
-from tests.server.video_session import ServerSession
 
-GRAPHS = ("sam2_encoder", "sam2_memory_attention", "sam2_video_decoder", "sam2_memory_encoder")
 FRAME_SIZE = (1280, 720)
-WARM_UP_FRAMES = 8  # until there are seven memories
-
-
-def compute_seconds(client: tritonclient.grpc.InferenceServerClient) -> dict[str, float]:
-    """Seconds of compute so far, by graph."""
-    seconds = {}
-    for graph in GRAPHS:
-        statistics = client.get_inference_statistics(graph).model_stats[0]
-        seconds[graph] = statistics.inference_stats.compute_infer.ns / 1e9
-    return seconds
-
-
-def measure(
-    server: RunningServer, files: list[bytes], objects: int
-) -> tuple[float, dict[str, float], int]:
-    """Seconds per frame at the client, and per graph; bytes of an answer."""
-    triton = tritonclient.grpc.InferenceServerClient(server.grpc_url)
-    session = ServerSession(RawClient(server, "grpc"), files)
-    for number in range(objects):
-        session.points(0, number, [[400 + 200 * number, 300]], [1])
-    answer_bytes = 0
-    wanted = ["object_ids", "masks_rle", "object_score_logits", "iou_predictions"]
-    for frame in range(1, len(files)):
-        if frame == WARM_UP_FRAMES:
-            before, started = compute_seconds(triton), time.perf_counter()
-        answer = RawClient(server, "grpc").infer(
-            "sam2_video",
-            wanted,
-            session_id=bytes_tensor(session.session_id.encode()),
-            command=bytes_tensor(b"track"),
-            frame_index=np.array([frame], np.int32),
-            mask_format=bytes_tensor(b"rle"),
-            **session.image(frame),
-        )
-        answer_bytes += sum(
-            sum(map(len, v)) if v.dtype == object else v.nbytes for v in answer.values()
-        )
-    measured = len(files) - WARM_UP_FRAMES
-    seconds = (time.perf_counter() - started) / measured
-    after = compute_seconds(triton)
-    session.close()
-    graphs = {graph: (after[graph] - before[graph]) / measured for graph in GRAPHS}
-    return seconds, graphs, answer_bytes // (len(files) - 1)
 
 
 def main() -> None:
@@ -85,21 +37,30 @@ def main() -> None:
         export_graphs(checkpoint, folder / "onnx", "fp32", "cpu", Console(quiet=True))
         assemble_repository(folder / "onnx", folder / "repository")
         files = clip(WARM_UP_FRAMES + chosen.frames, *FRAME_SIZE)
-        per_object = {}
+        film = film_of(files)
+        costs = {}
         with RunningServer(folder / "repository", folder / "state", "--no-probe") as server:
+            meter = FrameMeter(server.grpc_url, server)
             for objects in (1, 2):
-                seconds, graphs, answer_bytes = measure(server, files, objects)
-                per_object[objects] = graphs
-                parts = ", ".join(f"{g.removeprefix('sam2_')} {s:.3f}" for g, s in graphs.items())
-                total = sum(graphs.values())
-                print(
-                    f"{objects} objects: {seconds:.3f} s per frame, graphs {total:.3f} s ({parts}); ratio"
-                    f" {seconds / total:.3f}; sent {np.mean([len(f) for f in files]):.0f} bytes, answered"
-                    f" {answer_bytes} bytes per frame",
-                    flush=True,
-                )
-    for graph in GRAPHS[1:]:
-        print(f"{graph}: two objects / one {per_object[2][graph] / per_object[1][graph]:.2f}")
+                alone = graphs_alone(folder / "repository", objects)
+                for way, uploaded in (("frame by frame", None), ("one upload", film)):
+                    cost = costs[objects, way] = meter.measure(files, objects, uploaded)
+                    parts = ", ".join(f"{part} {s:.3f}" for part, s in cost.parts.items())
+                    graphs = sum(s for part, s in cost.parts.items() if part != "decode")
+                    print(
+                        f"{objects} objects, {way}: by the clock, frame / graphs"
+                        f" {cost.seconds / graphs:.3f}; processor time, all / graphs' processes"
+                        f" {cost.cpu / cost.graphs_cpu:.3f}, all / the same graphs alone"
+                        f" {cost.cpu / alone:.3f}; {cost.seconds:.3f} s per frame ({parts}); bytes per frame:"
+                        f" {cost.sent_bytes} sent, {cost.answered_bytes} answered",
+                        flush=True,
+                    )
+    for way in ("frame by frame", "one upload"):
+        one, two = costs[1, way], costs[2, way]
+        print(
+            f"two objects / one, {way}: by the clock {two.seconds / one.seconds:.2f}, processor time"
+            f" {two.cpu / one.cpu:.2f}"
+        )
 
 
 if __name__ == "__main__":

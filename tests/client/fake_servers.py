@@ -15,6 +15,8 @@ from triton_sam2._errors import (
     ImageNotFoundError,
     InvalidInputError,
     ServerUnavailableError,
+    SessionExistsError,
+    SessionNotFoundError,
 )
 from triton_sam2._transports.rpc import InferRequest
 from tritonclient.grpc import service_pb2 as pb
@@ -32,6 +34,8 @@ UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 STATUSES = {
     InvalidInputError: (grpc.StatusCode.INVALID_ARGUMENT, 400),
     ImageNotFoundError: (grpc.StatusCode.NOT_FOUND, 404),
+    SessionNotFoundError: (grpc.StatusCode.NOT_FOUND, 404),
+    SessionExistsError: (grpc.StatusCode.ALREADY_EXISTS, 409),
     AccessDeniedError: (grpc.StatusCode.UNAUTHENTICATED, 401),
     ServerUnavailableError: (grpc.StatusCode.UNAVAILABLE, 503),
 }
@@ -52,15 +56,34 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         if self.before is not None:
             self.before(context)
+        try:
+            answer = self.sam.infer(self._read(request))
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            context.abort(STATUSES.get(type(error), INTERNAL)[0], f"in ensemble 'sam2', {error}")
+        return self._response(request, answer)
+
+    def ModelStreamInfer(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        """Ordinary answers in order; errors without a status, as Triton does."""
+        for request in requests:
+            self.metadata.append(dict(context.invocation_metadata()))
+            try:
+                answer = self.sam.infer(self._read(request))
+            except Exception as error:  # noqa: BLE001
+                yield pb.ModelStreamInferResponse(error_message=str(error))
+                continue
+            yield pb.ModelStreamInferResponse(infer_response=self._response(request, answer))
+
+    @staticmethod
+    def _read(request: Any) -> InferRequest:
         inputs = {
             tensor.name: to_array(raw, tensor.datatype, list(tensor.shape))
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
         }
         outputs = tuple(output.name for output in request.outputs)
-        try:
-            answer = self.sam.infer(InferRequest(request.model_name, inputs, outputs, request.id))
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            context.abort(STATUSES.get(type(error), INTERNAL)[0], f"in ensemble 'sam2', {error}")
+        return InferRequest(request.model_name, inputs, outputs, request.id)
+
+    @staticmethod
+    def _response(request: Any, answer: Any) -> Any:
         response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
         for name, array in answer.items():
             response.outputs.add(

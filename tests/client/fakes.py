@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from triton_sam2._errors import ImageNotFoundError, InvalidInputError
+from triton_sam2._errors import (
+    ImageNotFoundError,
+    InvalidInputError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from triton_sam2._transports.rpc import InferRequest, Tensors, bytes_tensor
 
 LOW_RES_SIDE = 16
@@ -33,10 +38,14 @@ class FakeSam:
     encodes: Counter[str] = field(default_factory=Counter)
     failures: list[Exception] = field(default_factory=list)  # raised one per request, first come
 
+    video: "FakeVideo" = field(default_factory=lambda: FakeVideo())  # noqa: PLW0108 - defined below
+
     def infer(self, request: InferRequest) -> Tensors:
         self.requests.append(request)
         if self.failures:
             raise self.failures.pop(0)
+        if request.model == "sam2_video":
+            return self.video.answer(request)
         if "forget" in request.inputs:
             image_id = request.inputs["image_id"][0].decode()
             if self.sizes.pop(image_id, None) is None:
@@ -78,6 +87,71 @@ class FakeSam:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+@dataclass
+class FakeVideo:
+    """Sessions of `sam2_video`: every object is the left half of every frame."""
+
+    sessions: dict[str, tuple[dict[int, list[int]], list[int]]] = field(default_factory=dict)
+    num_frames: dict[str, int] = field(default_factory=dict)
+    tracked: list[int] = field(default_factory=list)
+
+    def answer(self, request: InferRequest) -> Tensors:
+        """One step."""
+        command, session_id = (
+            request.inputs[name][0].decode() for name in ("command", "session_id")
+        )
+        if command == "start":
+            if session_id in self.sessions:
+                raise SessionExistsError(f"session_id: {session_id!r} lives")
+            self.sessions[session_id] = ({}, [0, 0])
+            self.num_frames[session_id] = int(request.inputs.get("num_frames", [8])[0])
+        if session_id not in self.sessions:
+            raise SessionNotFoundError(f"session_id: no session {session_id!r}; start it again")
+        objects, size = self.sessions[session_id]
+        frame = int(request.inputs.get("frame_index", [-1])[0])
+        if "image" in request.inputs:
+            with Image.open(io.BytesIO(request.inputs["image"][0])) as image:
+                size[:] = image.height, image.width
+        if command == "prompt":
+            objects.setdefault(int(request.inputs["object_id"][0]), []).append(frame)
+        if command == "track":
+            self.tracked.append(frame)
+        if command == "remove_object":
+            objects.pop(int(request.inputs["object_id"][0]), None)
+        if command == "reset":
+            objects.clear()
+        if command == "close":
+            del self.sessions[session_id]
+        described = {
+            str(name): {
+                "conditioning_frames": frames,
+                "prompted_frames": frames,
+                "tracked_forward": [],
+                "tracked_backward": [],
+            }
+            for name, frames in objects.items()
+        }
+        options = {"num_frames": self.num_frames[session_id]}
+        account = {"options": options, "objects": described, "frames_held": []}
+        masks = np.zeros((len(objects), 1, *size), np.uint8)
+        masks[..., : size[1] // 2] = 1
+        answer = {
+            **{name: each[:, 0] for name, each in fake_encodings(masks).items()},
+            "masks": masks[:, 0],
+            "mask_logits": masks[:, 0] * np.float32(2) - 1,
+            "low_res_masks": np.zeros((len(objects), 1, LOW_RES_SIDE, LOW_RES_SIDE), np.float32),
+            "object_ids": np.array(list(objects), np.int64),
+            "object_score_logits": np.ones(len(objects), np.float32),
+            "iou_predictions": np.full(len(objects), 0.9, np.float32),
+            "frame_index": np.array([frame], np.int32),
+            "original_hw": np.array(size, np.int32),
+            "memory_complete": np.array([True]),
+            "session_bytes": np.array([0]),
+            "status": bytes_tensor(json.dumps(account)),
+        }
+        return {name: answer[name] for name in request.outputs}
 
 
 class AsyncFakeSam(FakeSam):
@@ -147,6 +221,18 @@ def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]
         for index, plane in enumerate(row):
             x0, y0, x1, y1 = (int(max(0, side)) for side in box)
             plane[y0 : y1 + index, x0:x1] = 1
+    return {
+        "masks": masks,
+        "mask_logits": masks * np.float32(2) - 1,
+        **fake_encodings(masks),
+        "iou_predictions": np.tile(np.array([0.5, 0.9, 0.7], np.float32)[:planes], (len(boxes), 1)),
+        "low_res_masks": np.zeros((*masks.shape[:2], LOW_RES_SIDE, LOW_RES_SIDE), np.float32),
+    }
+
+
+def fake_encodings(masks: np.ndarray) -> dict[str, Any]:
+    """Masks [B, M, H, W] as RLE and PNG, [B, M]."""
+    height, width = masks.shape[2:]
     rles, pngs = np.empty(masks.shape[:2], object), np.empty(masks.shape[:2], object)
     for at in np.ndindex(*masks.shape[:2]):
         rle = coco_mask.encode(np.asfortranarray(masks[at]))
@@ -154,11 +240,4 @@ def fake_masks(request: InferRequest, height: int, width: int) -> dict[str, Any]
         buffer = io.BytesIO()
         Image.fromarray(masks[at] * 255).save(buffer, "PNG")
         pngs[at] = buffer.getvalue()
-    return {
-        "masks": masks,
-        "mask_logits": masks * np.float32(2) - 1,
-        "masks_rle": rles,
-        "masks_png": pngs,
-        "iou_predictions": np.tile(np.array([0.5, 0.9, 0.7], np.float32)[:planes], (len(boxes), 1)),
-        "low_res_masks": np.zeros((*masks.shape[:2], LOW_RES_SIDE, LOW_RES_SIDE), np.float32),
-    }
+    return {"masks_rle": rles, "masks_png": pngs}

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from triton_sam2 import SAM2TritonClient
+from triton_sam2 import SAM2TritonClient, SAM2VideoClient
 from tritonclient.grpc import service_pb2
 
+from tests.client.video.movies import encoded
 from tests.tools import skip_without
 
 EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
@@ -120,6 +121,51 @@ def test_an_example_gives_the_same_mask_as_the_client(language, server, tmp_path
     assert not (tmp_path / "none.png").exists()
 
     done = execute(*command, environment=environment)
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+def build_track_nodejs(folder):
+    skip_without("node")
+    return ["node", EXAMPLES / "nodejs/track.mjs"]
+
+
+def build_track_go(folder):
+    skip_without("go")
+    done = execute(
+        *("go", "build", "-o", folder / "track", EXAMPLES / "go/track.go"),
+        environment={"GOCACHE": str(folder / "cache"), "GOFLAGS": "-mod=mod"},
+    )
+    assert done.returncode == 0, done.stderr
+    return [folder / "track"]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("build", [build_track_nodejs, build_track_go])
+def test_a_tracked_video_has_the_same_masks_as_the_clients(build, server, tmp_path):
+    command = build(tmp_path)
+    video, folder = tmp_path / "clip.mp4", tmp_path / "masks"
+    video.write_bytes(encoded(4))
+    done = execute(*command, f"http://{server.http_url}", video, 20, 40, folder)
+    assert done.returncode == 0, done.stderr
+    with SAM2VideoClient(server.grpc_url) as client:
+        state = client.init_state(video)
+        client.add_new_points_or_box(state, 0, 1, [[20, 40]], [1])
+        expected = list(client.propagate_in_video(state))
+        client.close_state(state)
+    assert sorted(path.name for path in folder.iterdir()) == [f"0000{n}.png" for n in range(4)]
+    for frame in expected:
+        got = np.asarray(Image.open(folder / f"{frame.frame_idx:05}.png")) > 0
+        np.testing.assert_array_equal(got, frame.mask(1) > 0)
+
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    done = execute(*command, f"http://{server.http_url}", text, 20, 40, tmp_path / "none")
+    assert done.returncode == 1
+    assert "400: video: " in done.stderr
+    assert not (tmp_path / "none").exists()
+
+    done = execute(*command)
     assert done.returncode == 2
     assert "usage" in done.stderr
 

@@ -15,6 +15,7 @@ from typer.main import get_command
 from tests import tools
 from tests.client.fake_servers import grpc_server
 from tests.client.fakes import FakeSam, png_of
+from tests.client.video.movies import encoded
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "client" / "README.md").read_text()
@@ -26,6 +27,7 @@ def test_its_python_runs(index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for shade, name in enumerate(("photo.jpg", "cat.jpg", "dog.jpg")):
         (tmp_path / name).write_bytes(png_of(40, 60, shade))
+    (tmp_path / "clip.mp4").write_bytes(encoded(5))
     with grpc_server(FakeSam()) as (address, _):
         monkeypatch.setenv("TRITON_URL", address)
         exec(compile(SNIPPETS[index], f"snippet {index}", "exec"), {"__name__": "readme"})

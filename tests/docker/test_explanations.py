@@ -57,6 +57,22 @@ def test_a_broken_configuration(tmp_path: Path) -> None:
     assert "score/config.pbtxt is no valid model configuration" in output
 
 
+def test_pixels_of_different_exports(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models")
+    pixels = '{ name: "resized_image" data_type: TYPE_%s dims: [ 3, 64, 64 ] }'
+    for model, direction, data_type in (
+        ("sam2_preprocess", "output", "FP16"),
+        ("sam2_encoder", "input", "UINT8"),
+    ):
+        (repository / model).mkdir()
+        text = f'name: "{model}" backend: "python" {direction} [ {pixels % data_type} ]'
+        (repository / model / "config.pbtxt").write_text(text)
+    code, output = serve(repository, tmp_path / "run")
+    assert code == 1
+    assert "resized_image: sam2_preprocess makes TYPE_FP16 [3, 64, 64]" in output
+    assert "sam2_encoder takes TYPE_UINT8 [3, 64, 64]" in output
+
+
 def test_no_model_to_probe(tmp_path: Path) -> None:
     repository = write_repository(tmp_path / "models")
     shutil.rmtree(repository / "sam2")

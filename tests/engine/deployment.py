@@ -24,14 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy.gateway import read_api_keys
 from deploy.steps import find_compose
+from front.api_keys import read_api_keys
 from sam2_server.process import ADMIN_KEY_HEADER
 from triton_sam2 import SAM2TritonClient
 
 from tests.raw_client import large_form
 from tests.running_server import ROOT
 
+# NVIDIA's image, or the small one of the wheel: SAM2_TEST_SERVER=wheel just test-deploy.
+SERVER = os.environ.get("SAM2_TEST_SERVER", "cpu")
 PROJECT = "triton-sam2-test"
 IMAGE = ROOT / "client/examples/images/coins.png"
 CLICK = ([[109, 199]], [1])
@@ -106,7 +108,7 @@ class Deployed:
         )
 
     def api_key(self) -> str:
-        return read_api_keys((self.directory / "secrets/api_keys").read_text())["first"]
+        return read_api_keys((self.directory / "secrets/api_keys").read_text())[0].key
 
     def admin_key(self) -> str:
         return (self.directory / "secrets/admin_key").read_text().strip()
@@ -136,7 +138,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     started = time.monotonic()
     try:
         made.output = made.run(
-            *("up", "tiny", "--cpu", "--secure"),
+            *("up", "tiny", f"--{SERVER}", "--secure"),
             *("--checkpoint", str(made.weights["before"]), "--image-size", str(IMAGE_SIZE)),
         )
         print(f"\ndeployed with {made.engine} in {time.monotonic() - started:.0f} s")
@@ -156,14 +158,14 @@ def test_urls_are_told(deployed: Deployed) -> None:
 
 def test_the_engine_finds_it_healthy(deployed: Deployed) -> None:
     deadline = time.monotonic() + HEALTH_SECONDS
-    while (health := deployed.inspect("cpu")["State"]["Health"])["Status"] != "healthy":
+    while (health := deployed.inspect(SERVER)["State"]["Health"])["Status"] != "healthy":
         assert time.monotonic() < deadline, health
         time.sleep(2)
 
 
 def test_it_is_confined(deployed: Deployed) -> None:
     """As the engine reports it, and as the processes in the container find it."""
-    for service in ("cpu", "front", "gateway"):
+    for service in (SERVER, "front", "gateway"):
         inspected = deployed.inspect(service)
         assert inspected["Config"]["User"].split(":")[0] not in ("", "0", "root")
         assert inspected["HostConfig"]["ReadonlyRootfs"] is True
@@ -179,10 +181,10 @@ def test_it_is_confined(deployed: Deployed) -> None:
         assert bool(bindings) == (service == "gateway"), service
         assert {one["HostIp"] for one in bindings} <= {"127.0.0.1"}, service
     for place in ("/", "/models", "/models/repository", "/opt/sam2"):
-        assert "Read-only" in deployed.execute("cpu", f"touch {place}/x").stderr, place
+        assert "Read-only" in deployed.execute(SERVER, f"touch {place}/x").stderr, place
     for command in ("cc", "gcc", "pip"):
-        assert deployed.execute("cpu", f"command -v {command}").returncode != 0, command
-    assert deployed.execute("cpu", "python3 -c 'import torch'").returncode != 0
+        assert deployed.execute(SERVER, f"command -v {command}").returncode != 0, command
+    assert deployed.execute(SERVER, "python3 -c 'import torch'").returncode != 0
 
 
 def test_it_answers_over_grpc_and_http(deployed: Deployed) -> None:
@@ -242,7 +244,7 @@ def test_administrative_calls_need_the_key(deployed: Deployed) -> None:
         script = (
             f"from tritonclient import grpc; grpc.InferenceServerClient('127.0.0.1:8001').{call}"
         )
-        done = deployed.execute("cpu", f'python3 -c "{script}"')
+        done = deployed.execute(SERVER, f'python3 -c "{script}"')
         assert done.returncode != 0
         assert "InferenceServerException" in done.stderr
 
@@ -289,14 +291,14 @@ def test_other_weights_come_in_under_traffic(deployed: Deployed) -> None:
 
 
 def test_logs_say_what_was_loaded(deployed: Deployed) -> None:
-    said = deployed.run("logs", "--no-follow", "cpu")
+    said = deployed.run("logs", "--no-follow", SERVER)
     assert "7 of 7 models loaded" in said
     for secret in (deployed.admin_key(), deployed.api_key()):
         assert secret not in said
 
 
 def test_a_killed_server_comes_back(deployed: Deployed) -> None:
-    deployed.execute("cpu", "kill -9 $(pidof tritonserver || ps -C tritonserver -o pid=)")
+    deployed.execute(SERVER, "kill -9 $(pidof tritonserver || ps -C tritonserver -o pid=)")
     started = time.monotonic()
     while True:
         try:
@@ -311,8 +313,8 @@ def test_a_killed_server_comes_back(deployed: Deployed) -> None:
 def test_it_stops_by_itself(deployed: Deployed) -> None:
     """In-flight work gets its ten seconds; the engine need not kill."""
     started = time.monotonic()
-    deployed.ask_engine("stop", "--time", "40", deployed.container("cpu"))
+    deployed.ask_engine("stop", "--time", "40", deployed.container(SERVER))
     seconds = time.monotonic() - started
-    assert deployed.inspect("cpu")["State"]["ExitCode"] == 0
+    assert deployed.inspect(SERVER)["State"]["ExitCode"] == 0
     print(f"\nstopped in {seconds:.1f} s")
     assert seconds < 40

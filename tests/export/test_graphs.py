@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Sam2Model
 
 from export.graphs import Graphs, build_graphs, fingerprint_of
+from export.pixels import FP16_ZERO
 from export.reference import reference_decode, reference_encode
 from export.sizes import with_image_size
 from tests.export.conftest import CHANNELS, IMAGE_SIZE, micro_model
@@ -74,6 +75,15 @@ def test_encoder_is_the_references_at_any_image_size(image_size: int) -> None:
         assert tensor.dtype == torch.float16
         # Half a unit in the last place of FP16, relative and near zero.
         torch.testing.assert_close(tensor.float(), expected, rtol=6e-4, atol=1e-4)
+
+
+def test_fp16_pixels_are_grey_levels_between_whole_ones(model: Sam2Model, graphs: Graphs) -> None:
+    pixels = (images(1).float() / 3 - FP16_ZERO).half()
+    with torch.no_grad():
+        got = graphs.encoder(pixels)
+    expected = reference_encode(model, pixels.float() + FP16_ZERO)
+    for tensor, reference in zip(got, expected, strict=False):
+        torch.testing.assert_close(tensor.float(), reference, rtol=6e-4, atol=1e-4)
 
 
 def test_encoder_output_has_no_memory_embedding_and_the_decoder_adds_it(

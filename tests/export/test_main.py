@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 import typer
@@ -12,6 +13,7 @@ from transformers import Sam2Model
 from typer.testing import CliRunner
 
 from export import __main__ as command
+from export import client_models
 from export.onnx_files import VIDEO_FILES, read_onnx_file
 from tests.export.conftest import MEMORY
 
@@ -56,6 +58,7 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
     encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
     assert encoder.image_size == 64
     assert encoder.metadata["model_name"] == "my-sam2"
+    assert encoder.tensors["resized_image"] == ("FP16", (-1, 3, 64, 64))
     assert "dims: [ 3, 64, 64 ]" in (tmp_path / "repo/sam2_preprocess/config.pbtxt").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["repo"], "nothing else is left behind"
 
@@ -63,10 +66,29 @@ def test_a_checkpoint_becomes_a_repository(run: Run, weights: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_without_video_there_are_two_files(run: Run, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "onnx"
-    run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
+    said = run("--checkpoint", weights, "--onnx-only", folder, "--no-video")
     assert sorted(p.name for p in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert "sam2.1_large_encoder (Paintera) left out: expected large at 1024 px" in said
     run("--checkpoint", weights, "--output-dir", tmp_path / "repo", "--no-video")
     assert not [p for p in (tmp_path / "repo").iterdir() if "mem" in p.name or "video" in p.name]
+
+
+@pytest.mark.slow
+def test_where_clients_have_the_decoder_there_are_models_for_them(
+    run: Run, weights: Path, model: Sam2Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The micro model in the place of large at 1024 px, whose decoder Paintera has.
+    monkeypatch.setattr(client_models, "DECODER", client_models.DecoderInClients("", 64))
+    target = ("--output-dir", tmp_path / "repo", "--image-size", 64, "--no-video")
+    said = run("--checkpoint", weights, *target)
+    assert "sam2.1_large_encoder (Paintera): its graphs written" in said
+    assert {path.name for path in (tmp_path / "repo").iterdir()} >= {*client_models.CLIENT_MODELS}
+    features = tmp_path / "repo/sam2_client_features/1/model.onnx"
+    encoder = read_onnx_file(tmp_path / "repo/sam2_encoder/1/model.onnx")
+    assert read_onnx_file(features).metadata == {**encoder.metadata, "size": ""}
+    added = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(features).graph.initializer}
+    expected = model.no_memory_embedding.detach().numpy().reshape(1, -1, 1, 1)
+    assert (added["no_memory_embedding"] == expected).all()
 
 
 def test_a_checkpoint_without_memory_says_what_to_do(
@@ -92,7 +114,10 @@ def test_the_files_alone_in_half_precision(run: Run, weights: Path, tmp_path: Pa
         "demo",
         "--untrained-memory",
         0,
+        "--pixels",
+        "uint8",
     )
+    assert read_onnx_file(folder / "encoder.onnx").tensors["resized_image"][0] == "UINT8"
     assert {p.name for p in folder.iterdir()} == {"decoder.onnx", "encoder.onnx", *VIDEO_FILES}
     assert read_onnx_file(folder / "video_decoder.onnx").metadata["precision"] == "fp16"
     assert read_onnx_file(folder / "encoder.onnx").metadata["precision"] == "fp16"
@@ -134,6 +159,7 @@ def test_a_failed_export_leaves_nothing(
             ["--size", "tiny", "--precision", "int8"],
             "--precision: expected fp32 or fp16; got 'int8'",
         ),
+        (["--size", "tiny", "--pixels", "fp32"], "--pixels: expected fp16 or uint8; got 'fp32'"),
         (["--size", "tiny", "--device", "abacus"], "--device abacus: PyTorch cannot use it"),
         (["--size", "tiny"], "Download it first (python -m export.download tiny)"),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such file or directory"),

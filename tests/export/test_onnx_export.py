@@ -68,7 +68,7 @@ def test_metadata(files: GraphFiles) -> None:
         "precision": "fp32",
         "source_checkpoint": "micro.pt",
         "source_sha256": "0" * 64,
-        "exporter_version": "1",
+        "exporter_version": "2",
     }
 
 

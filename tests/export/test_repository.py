@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.client_graphs import write_client_features, write_client_pixels
+from export.client_models import CLIENT_MODELS
 from export.errors import RepositoryError
+from export.pixels import TRITON_TYPES
 from export.repository import (
     MODELS_DIR,
     VIDEO_GRAPHS,
@@ -33,11 +37,15 @@ TYPES = {
 }
 
 
+IDENTITY = {"fingerprint": "7", "image_size": "1024", "embed_channels": "256"}
+
 # Name, data type, dims.
 Value = tuple[str, str, list[Any]]
 
 
-def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list[Value]]]:
+def tensors(
+    image_size: int, channels: int, pixels: str = "FP16"
+) -> dict[str, tuple[list[Value], list[Value]]]:
     s, c = image_size, channels
     features = [(c, s // 16), (c // 8, s // 4), (c // 4, s // 8)]
     names = ("image_embed", "high_res_feats_0", "high_res_feats_1")
@@ -50,7 +58,7 @@ def tensors(image_size: int, channels: int) -> dict[str, tuple[list[Value], list
 
     return {
         "encoder": (
-            [("resized_image", "UINT8", ["batch", 3, s, s])],
+            [("resized_image", pixels, ["batch", 3, s, s])],
             [*feature_values("batch"), ("encoder_fingerprint", "INT64", ["batch", 1])],
         ),
         "decoder": (
@@ -96,13 +104,18 @@ def write_hollow(  # noqa: PLR0917
     metadata: bool = True,
     memory_channels: int | None = None,
     memory_fingerprints: tuple[int, ...] = (5, 5, 5, 5),
+    pixels: str = "FP16",
+    size: str | None = None,
 ) -> Path:
     """An export's ONNX files with the right tensors and nothing behind them but constants.
 
-    Two of them; six where a width of the memories is given.
+    Two of them; six where a width of the memories is given; and the graphs for decoders in clients, which are
+    real, where a size is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = tensors(image_size, channels)
+    if size is not None:
+        write_client_files(folder, image_size, channels, fingerprints[0], size)
+    files = tensors(image_size, channels, pixels)
     of_file: dict[str, dict[str, int]] = {
         name: {"fingerprint": fingerprint}
         for name, fingerprint in zip(files, fingerprints, strict=True)
@@ -155,6 +168,20 @@ def write_hollow(  # noqa: PLR0917
     return folder
 
 
+def write_client_files(
+    folder: Path, image_size: int, channels: int, fingerprint: int, size: str
+) -> None:
+    metadata = {
+        "image_size": str(image_size),
+        "embed_channels": str(channels),
+        "fingerprint": str(fingerprint),
+        "size": size,
+    }
+    embedding = np.zeros(channels, np.float32)
+    write_client_pixels(folder / "client_pixels.onnx", image_size, metadata)
+    write_client_features(folder / "client_features.onnx", image_size, embedding, metadata)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -173,12 +200,17 @@ def hollow_with_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hollow(tmp_path_factory.mktemp("hollow-video"), memory_channels=64)
 
 
+@pytest.fixture(scope="module")
+def hollow_with_everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hollow(tmp_path_factory.mktemp("everything"), memory_channels=64, size="large")
+
+
 def test_at_1024_px_the_repository_is_models_byte_for_byte(
-    hollow_with_video: Path, tmp_path: Path
+    hollow_with_everything: Path, tmp_path: Path
 ) -> None:
-    assemble_repository(hollow_with_video, tmp_path / "repository")
+    assemble_repository(hollow_with_everything, tmp_path / "repository")
     written = contents(tmp_path / "repository")
-    for file in hollow_with_video.iterdir():
+    for file in hollow_with_everything.iterdir():
         assert written.pop(f"sam2_{file.stem}/1/model.onnx") == file.read_bytes()
     expected = {k: v for k, v in contents(MODELS_DIR).items() if not k.endswith((".onnx", ".pyc"))}
     shared = {k: expected.pop(k) for k in list(expected) if k.startswith("shared/")}
@@ -197,10 +229,52 @@ def test_an_image_only_repository_has_no_model_of_video(
     assemble_repository(source, tmp_path / "repository", video=wanted)
     models = {path.name for path in (tmp_path / "repository").iterdir()}
     everything = {config.parent.name for config in MODELS_DIR.glob("*/config.pbtxt")}
+    everything -= set(CLIENT_MODELS)
     assert models == {name for name in everything if not is_of_video(name)}
     assert {"sam2", "sam2_encoder", "sam2_decoder"} <= models
     assert not {name for name in models if "video" in name or "mem" in name or "mask_" in name}
     assert {*VIDEO_GRAPHS, "sam2_video"} >= {name for name in everything if is_of_video(name)}
+
+
+def test_models_for_decoders_in_clients_come_with_large_at_1024_px(
+    hollow: Path, hollow_with_everything: Path, tmp_path: Path
+) -> None:
+    assemble_repository(hollow_with_everything, tmp_path / "large", video=False)
+    assert {path.name for path in (tmp_path / "large").iterdir()} >= set(CLIENT_MODELS)
+    config = (tmp_path / "large/sam2.1_large_encoder/config.pbtxt").read_text()
+    assert "dims: [ 1, 3, 1024, 1024 ]" in config
+    assert "max_batch_size: 0" in config
+    assemble_repository(hollow, tmp_path / "other")
+    assert not {path.name for path in (tmp_path / "other").iterdir()} & set(CLIENT_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("size", "image_size", "words"),
+    [
+        ("tiny", 1024, "expected large at 1024 px, .*this is tiny at 1024 px"),
+        ("large", 512, "this is large at 512 px"),
+        ("", 1024, "this is another architecture at 1024 px"),
+    ],
+)
+def test_for_other_decoders_they_are_refused_wherever_the_files_come_from(
+    tmp_path: Path, size: str, image_size: int, words: str
+) -> None:
+    folder = write_hollow(tmp_path / "onnx", image_size, size=size)
+    with pytest.raises(RepositoryError, match=words):
+        assemble_repository(folder, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_they_are_of_the_encoders_export_and_whole(tmp_path: Path) -> None:
+    folder = write_hollow(tmp_path / "onnx", size="large")
+    write_client_files(folder, 1024, 256, 8, "large")
+    with pytest.raises(RepositoryError, match="different exports: fingerprint is 7"):
+        assemble_repository(folder, tmp_path / "repository")
+    (folder / "client_features.onnx").unlink()
+    write_hollow(folder, size=None)
+    write_client_pixels(folder / "client_pixels.onnx", 1024, {"size": "large", **IDENTITY})
+    with pytest.raises(RepositoryError, match=r"client_features\.onnx: no such file"):
+        assemble_repository(folder, tmp_path / "repository")
 
 
 def test_half_of_a_video_export_is_refused(tmp_path: Path) -> None:
@@ -245,6 +319,21 @@ def test_another_size_rewrites_every_dim_with_a_formula(tmp_path: Path) -> None:
     attention = (tmp_path / "repository/sam2_memory_attention/config.pbtxt").read_text()
     assert "dims: [ -1, -1, 32, 16, 16 ] }" in attention
     assert "dims: [ -1, -1, 96 ] }" in attention
+
+
+@pytest.mark.parametrize("pixels", TRITON_TYPES.values())
+def test_preprocessing_makes_what_the_encoder_takes(tmp_path: Path, pixels: str) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", pixels=pixels)
+    assemble_repository(onnx_dir, tmp_path / "repository")
+    for model in ("sam2_preprocess", "sam2_encoder"):
+        config = (tmp_path / "repository" / model / "config.pbtxt").read_text()
+        assert f'name: "resized_image" data_type: TYPE_{pixels} ' in config
+
+
+def test_an_encoder_of_other_pixels_is_refused(tmp_path: Path) -> None:
+    onnx_dir = write_hollow(tmp_path / "onnx", pixels="FP32")
+    with pytest.raises(RepositoryError, match="resized_image: expected FP16 or UINT8, got FP32"):
+        assemble_repository(onnx_dir, tmp_path / "repository")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from export.sizes import (
     SizeName,
     config_for,
     image_size_of,
+    size_of,
     size_of_model_cfg,
     with_image_size,
 )
@@ -31,6 +32,16 @@ def test_metas_names(model_cfg: str, size: str) -> None:
 def test_other_names_are_refused(model_cfg: str) -> None:
     with pytest.raises(CheckpointError, match=r"--model-cfg: expected one of .*hiera_t\.yaml"):
         size_of_model_cfg(model_cfg)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_is_told_by_its_architecture_whatever_a_file_calls_it(size: SizeName) -> None:
+    config = config_for(size, 512)
+    config.vision_config.backbone_config._name_or_path = "somebody/fine-tuned"
+    config.vision_config.dtype = "float16"
+    assert size_of(config) == size
+    config.vision_config.backbone_config.global_attention_blocks = [1, 2, 3]
+    assert size_of(config) is None
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -3,7 +3,8 @@
     just fuzz-front --requests 10000 --seed 1
 
 Each seed is one request: a good one of a few kinds with some of its parts replaced. No answer may be
-INTERNAL, UNKNOWN or 500, no process may die, and good requests in between are right, bit for bit.
+INTERNAL, UNKNOWN or 500, no process may die, and good requests in between are right, bit for bit. Where the
+front has keys, the seeds are two tenants', and a third one's image, of the same name, stays what it was.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import grpc
 import numpy as np
 import urllib3
+from triton_sam2 import SAM2TritonClient
 from tritonclient.grpc import service_pb2
 
 from export.repository import assemble_repository
@@ -32,10 +34,12 @@ from tests.raw_client import RawClient, bytes_tensor, click
 from tests.running_front import RunningFront
 from tests.running_server import ROOT, RunningServer
 
-CLIENTS_MISTAKES = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
+CLIENTS_MISTAKES = {
+    *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"),
+}
 # What a server that has much to do may say; not a mistake, and not a fault.
 BUSY = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
-HTTP_ALLOWED = {200, 400, 404, 405, 408, 411, 413, 415, 429, 431, 503, 504}
+HTTP_ALLOWED = {200, 400, 404, 405, 408, 409, 411, 413, 415, 429, 431, 503, 504}
 SIDES = (-(2**63), -5, -1, 0, 1, 2, 3, 255, 2**31, 2**32, 2**61, 2**62, 2**63 - 1)
 NUMBERS = (0.0, -1.0, 1e30, float("nan"), float("inf"), 109.0, 0.5, -0.0)
 TEXTS = (b"", b"coins", b"\0", b"\xff\xfe", "é".encode(), b"x" * 300, b"../../etc/passwd", b"%s%n")
@@ -58,7 +62,10 @@ PARAMETERS = (
     "sam2_tenant",
     "x",
 )
-MODELS = ("sam2", "sam2", "sam2", "sam2_embedding", "sam2_decoder", "sam2_prompt", "", "x" * 1000)
+MODELS = (
+    *("sam2", "sam2", "sam2", "sam2_embedding", "sam2_automask", "sam2_video"),
+    *("sam2_decoder", "sam2_prompt", "", "x" * 1000),
+)
 
 
 @dataclass
@@ -93,6 +100,10 @@ def good(dice: random.Random) -> Request:
     box = [Tensor("box", "FP32", [1, 4], np.array([80, 170, 140, 230], np.float32).tobytes())]
     known = Tensor("image_id", "BYTES", [1], strings(b"coins"))
     image = Tensor("image", "BYTES", [1], strings(photograph("coins.png")))
+    few = Tensor("parameters", "BYTES", [1], strings(b'{"points_per_side": 1}'))
+    session = Tensor("session_id", "BYTES", [1], strings(b"clip"))
+    commands = (b"start", b"status", b"track", b"reset", b"close")
+    command = Tensor("command", "BYTES", [1], strings(dice.choice(commands)))
     rle = Tensor("mask_format", "BYTES", [1], strings(b"rle"))
     wanted: list[tuple[str, dict[str, Any]]] = [("iou_predictions", {}), ("masks_rle", {})]
     return dice.choice(
@@ -101,6 +112,8 @@ def good(dice: random.Random) -> Request:
             Request("sam2", [known, *box, rle], wanted),
             Request("sam2", [image, known, *clicks], [("iou_predictions", {})]),
             Request("sam2_embedding", [known], [("cached_image_id", {}), ("original_hw", {})]),
+            Request("sam2_automask", [known, few], [("area", {}), ("masks_rle", {})]),
+            Request("sam2_video", [session, command], [("object_ids", {}), ("status", {})]),
         ]
     )
 
@@ -220,7 +233,16 @@ def as_body(request: Request, dice: random.Random) -> tuple[bytes, dict[str, str
 class Fuzzer:
     """Sends requests by seed and keeps what is wrong with the answers."""
 
-    def __init__(self, server: RunningServer, front: RunningFront) -> None:
+    def __init__(
+        self,
+        server: RunningServer,
+        front: RunningFront,
+        keys: tuple[str, ...] = (),
+        watchers_key: str = "",
+    ) -> None:
+        """`keys` are those that requests come with by turns, `watchers_key` is the third tenant's."""
+        self._keys = keys
+        self._watchers = {"x-api-key": watchers_key} if watchers_key else {}
         self._server = server
         self._front = front
         self._pid = server.server_pid
@@ -233,6 +255,12 @@ class Fuzzer:
         tensors = {"image": bytes_tensor(photograph("coins.png")), **click(109, 199)}
         self._expected = RawClient(server, "grpc").infer(**tensors)
         self._good_tensors = tensors
+        if watchers_key:
+            with self._watcher() as client:
+                client.set_image(photograph("coins.png"), image_id="coins")
+
+    def _watcher(self) -> SAM2TritonClient:
+        return SAM2TritonClient(self._front.grpc_url, headers=self._watchers)
 
     def send(self, seed: int) -> None:
         """One request, and a look at its answer."""
@@ -240,11 +268,13 @@ class Fuzzer:
         request = good(dice)
         for _ in range(dice.choice([0, 1, 1, 1, 2, 3, 5])):
             mutate(request, dice)
+        key = self._keys[seed // 2 % len(self._keys)] if self._keys else ""
         if seed % 2:
-            status, message = self._over_grpc(as_message(request, dice))
+            status, message = self._over_grpc(as_message(request, dice), key)
             is_fault = status not in {"OK", *CLIENTS_MISTAKES, *BUSY}
         else:
-            status, message = self._over_http(request.model, *as_body(request, dice))
+            body, headers = as_body(request, dice)
+            status, message = self._over_http(request.model, body, headers | {"X-API-Key": key})
             is_fault = int(status) not in HTTP_ALLOWED
         self.statuses[status] += 1
         if is_fault or "Traceback" in message or ".py" in message:
@@ -255,15 +285,22 @@ class Fuzzer:
         if self._server.server_pid != self._pid or self._server.state["restarts"]:
             self.faults.append(f"the server was restarted: {self._server.state}")
             self._pid = self._server.server_pid
+        if self._watchers:
+            with self._watcher() as client:
+                client.set_image(image_id="coins")
+                masks = client.predict([[109.0, 199.0]], [1]).masks
+            if not np.array_equal(masks, self._expected["masks"]):
+                self.faults.append("the third tenant's image is not what it was")
+            return
         for protocol in ("grpc", "http"):
             found = RawClient(self._front, protocol).infer(**self._good_tensors)
             for name, tensor in self._expected.items():
                 if not np.array_equal(found[name], tensor):
                     self.faults.append(f"{protocol}: {name} is not what it was")
 
-    def _over_grpc(self, message: bytes) -> tuple[str, str]:
+    def _over_grpc(self, message: bytes, key: str) -> tuple[str, str]:
         try:
-            self._stub(message, timeout=120)
+            self._stub(message, timeout=120, metadata=[("x-api-key", key)])
         except grpc.RpcError as error:
             return error.code().name, error.details() or ""
         return "OK", ""
@@ -296,6 +333,16 @@ def _set_parameters(target: Any, values: dict[str, Any]) -> None:
         setattr(target[name], kind, value)
 
 
+KEYS = tuple(f"fuzz-key-of-{name}-0123456789abcdef" for name in ("bob", "carol", "alice"))
+
+
+def with_keys(folder: Path) -> tuple[str, ...]:
+    """The front's options for three tenants, at rates that nobody reaches."""
+    file = folder / "api_keys"
+    file.write_text("".join(f"tenant-{number} {key}\n" for number, key in enumerate(KEYS)))
+    return ("--api-keys", str(file), "--requests-per-second", "100000", "--burst", "1000000")
+
+
 def main() -> None:
     """The recipe: a server, a front, and as many requests as asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -307,9 +354,9 @@ def main() -> None:
         assemble_repository(ROOT / "export/demo_model/onnx", folder / "repository")
         with (
             RunningServer(folder / "repository", folder / "server", "--no-probe") as server,
-            RunningFront(server.grpc_url, folder / "front") as front,
+            RunningFront(server.grpc_url, folder / "front", *with_keys(folder)) as front,
         ):
-            fuzzer = Fuzzer(server, front)
+            fuzzer = Fuzzer(server, front, KEYS[:2], KEYS[2])
             for number in range(options.requests):
                 fuzzer.send(options.seed + number)
                 if number % 200 == 199:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from front.callers import ApiKeysError, Callers, read_api_keys
+from front.api_keys import ApiKeysError, read_api_keys
+from front.callers import Callers
 from front.refusals import Refusal
 from front.settings import Limits
 
@@ -125,7 +126,7 @@ def test_at_once(callers):
         (f"alice {BOB} t x", "line 2: expected NAME KEY"),
         (f"al/ice {BOB}", "line 2: expected names"),
         (f"alice {BOB} te/nant", "line 2: expected names"),
-        ("alice short", "line 2: expected a key"),
+        ("alice short", "line 2: alice: expected a key"),
         (f"first {BOB}", "line 2: expected each name and each key once"),
         (f"alice {ALICE}", "line 2: expected each name and each key once"),
     ],

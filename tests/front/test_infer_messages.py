@@ -3,9 +3,10 @@
 import grpc
 import numpy as np
 import pytest
-from front.infer_messages import REFUSED_PARAMETERS, clean_request, parse_request
+from front.infer_messages import REFUSED_PARAMETERS, clean_request
 from front.refusals import Refusal
 from front.settings import Limits
+from front.triton_request import TritonRequest
 from tritonclient.grpc import service_pb2
 
 from tests.front.samples import click_request, facts, strings
@@ -14,8 +15,10 @@ LIMITS = Limits()
 
 
 def cleaned(request, model="sam2", tenant=None):
-    clean_request(request, facts(model), LIMITS, tenant)
-    return request
+    """As Triton would read it."""
+    whole = TritonRequest.of(type(request).FromString(request.SerializeToString()))
+    clean_request(whole, facts(model), LIMITS, tenant)
+    return service_pb2.ModelInferRequest.FromString(whole.take_bytes())
 
 
 def refused(request, model="sam2"):
@@ -36,8 +39,9 @@ def test_the_tenant_is_the_fronts_own_word():
     request.parameters["priority"].uint64_param = 1
     assert not cleaned(request).parameters
     request.parameters["sam2_tenant"].string_param = "alice"
-    assert cleaned(request, tenant="bob").parameters["sam2_tenant"].string_param == "bob"
-    assert len(request.parameters) == 1
+    named = cleaned(request, tenant="bob")
+    assert named.parameters["sam2_tenant"].string_param == "bob"
+    assert len(named.parameters) == 1
 
 
 @pytest.mark.parametrize("name", REFUSED_PARAMETERS)
@@ -156,19 +160,20 @@ def test_numbers_beyond_the_type():
     request = service_pb2.ModelInferRequest(model_name="m")
     tensor = request.inputs.add(name="small", datatype="UINT8", shape=[1])
     tensor.contents.uint_contents.append(256)
+    model = ModelFacts("m", {"small": TensorFacts("UINT8", (1,))})
     with pytest.raises(Refusal, match="expected UINT8, 0 to 255, got 256"):
-        clean_request(request, ModelFacts("m", {"small": TensorFacts("UINT8", (1,))}), LIMITS, None)
+        clean_request(TritonRequest.of(request), model, LIMITS, None)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05sam", b"\x0a\x01\xff"])
 def test_bytes_that_are_no_message(data):
     with pytest.raises(Refusal) as caught:
-        parse_request(data, LIMITS)
+        TritonRequest.parse(data, LIMITS)
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_fields_that_we_do_not_know_are_not_passed_on():
     data = click_request().SerializeToString()
-    parsed = parse_request(data + b"\xfa\x06\x03abc", LIMITS)
-    assert parsed.SerializeToString() == data
-    assert np.frombuffer(parsed.raw_input_contents[1], np.float32).tolist() == [109, 199]
+    parsed = TritonRequest.parse(data + b"\xfa\x06\x03abc", LIMITS)
+    assert np.frombuffer(parsed.raws[1], np.float32).tolist() == [109, 199]
+    assert parsed.take_bytes() == data

@@ -54,7 +54,7 @@ def first_input(**changes):
 
 def test_json_alone():
     message, _ = read(CLICK)
-    assert message.SerializeToString() == click_request().SerializeToString()
+    assert message.take_bytes() == click_request().SerializeToString()
 
 
 def test_bytes_behind_the_json():
@@ -64,7 +64,7 @@ def test_bytes_behind_the_json():
         del tensor["data"]
         tensor["parameters"] = {"binary_data_size": len(raw)}
     message, _ = read(document, b"".join(expected.raw_input_contents))
-    assert message.SerializeToString() == expected.SerializeToString()
+    assert message.take_bytes() == expected.SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,20 @@ def image():
 
 
 @needs("curl")
-def test_the_readmes_own_line(front):
-    blocks = re.findall(r"```sh\n(curl -F [^`]*)```", (ROOT / "README.md").read_text())
-    (line,) = (block for block in blocks if "/v1/segment" in block)
-    command = line.replace("localhost:8080", front.http_url)
-    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=True)
-    assert json.loads(done.stdout)["objects"][0]["masks"][0]["rle"]["counts"]
+def test_the_readmes_own_lines(front, tmp_path):
+    blocks = re.findall(r"```sh\n([^`]*)```", (ROOT / "README.md").read_text())
+    lines = [block for block in blocks if "localhost:8080/v1" in block]
+    answers = []
+    for block in lines:
+        command = block.replace("localhost:8080", front.http_url)
+        command = command.replace("all.png", str(tmp_path / "all.png"))
+        done = subprocess.run(["sh", "-ec", command], cwd=ROOT, capture_output=True, check=True)
+        answers.append(done.stdout)
+    segmented, everything, video = answers
+    assert json.loads(segmented)["objects"][0]["masks"][0]["rle"]["counts"]
+    assert everything == b""
+    assert Image.open(tmp_path / "all.png").format == "PNG"
+    assert video.count(b'"rle"') == 2
 
 
 @needs("curl")
@@ -174,7 +182,11 @@ def test_its_description(rest):
     assert "http://" not in page.text
     assert "https://" not in page.text
     document = rest.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/segment", "/v1/images", "/v1/images/{image_id}"}
+    assert set(document["paths"]) == {
+        *("/v1/segment", "/v1/everything", "/v1/images", "/v1/images/{image_id}"),
+        *("/v1/videos", "/v1/videos/{session_id}"),
+        *("/v1/videos/{session_id}/prompt", "/v1/videos/{session_id}/track"),
+    }
     form = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert set(form["schema"]["properties"]) == {
         *("image", "image_id", "point", "box", "multimask", "format"),

@@ -4,11 +4,13 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+import pixel_types
 import pytest
 import video_graphs
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.pixels import FP16_ZERO, TRITON_TYPES
 from export.shared_modules import needed_modules
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -17,6 +19,9 @@ CONFIGS = {
     for path in sorted(MODELS.glob("*/config.pbtxt"))
 }
 ENSEMBLE = CONFIGS["sam2"]
+# For clients with a decoder of their own; their inputs are all needed.
+FOR_CLIENTS = ["sam2.1_large_encoder", "sam2_encoder_jpeg"]
+ENSEMBLES = ["sam2", *FOR_CLIENTS]
 PYTHON_MODELS = [name for name, config in CONFIGS.items() if config.backend == "python"]
 VIDEO_GRAPHS = [
     "sam2_mask_prompt",
@@ -24,7 +29,10 @@ VIDEO_GRAPHS = [
     "sam2_memory_encoder",
     "sam2_video_decoder",
 ]
-ONNX_MODELS = ["sam2_decoder", "sam2_encoder", *VIDEO_GRAPHS]
+ONNX_MODELS = [
+    *("sam2_decoder", "sam2_encoder", "sam2_client_pixels", "sam2_client_features"),
+    *VIDEO_GRAPHS,
+]
 
 
 def tensors(declared) -> dict:
@@ -48,13 +56,12 @@ def fits(producer, consumer) -> bool:
 
 def test_the_repository_has_these_models():
     assert set(CONFIGS) == {
-        *VIDEO_GRAPHS,
-        "sam2",
+        *ONNX_MODELS,
+        *ENSEMBLES,
         "sam2_embedding",
         "sam2_preprocess",
-        "sam2_encoder",
+        "sam2_client_image",
         "sam2_prompt",
-        "sam2_decoder",
         "sam2_postprocess",
         "sam2_automask",
         "sam2_video",
@@ -65,7 +72,7 @@ def test_the_repository_has_these_models():
 def test_a_config_says_its_own_name_and_how_many_instances_run(name):
     config = CONFIGS[name]
     assert config.name == name
-    if name == "sam2":
+    if name in ENSEMBLES:
         assert config.platform == "ensemble"
     else:
         assert [group.count for group in config.instance_group]
@@ -94,30 +101,56 @@ def test_no_queue_policy_on_a_model_with_one_instance():
         assert not config.dynamic_batching.HasField("default_queue_policy")
 
 
-def test_no_ensemble_tensor_is_both_input_and_output():
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_no_ensemble_tensor_is_both_input_and_output(name):
     # Triton would answer with an echo of the input, without a word.
-    assert not set(tensors(ENSEMBLE.input)) & set(tensors(ENSEMBLE.output))
+    assert not set(tensors(CONFIGS[name].input)) & set(tensors(CONFIGS[name].output))
 
 
-def test_every_ensemble_edge_fits():
-    sources = {name: signature(tensor) for name, tensor in tensors(ENSEMBLE.input).items()}
-    optional = {tensor.name for tensor in ENSEMBLE.input if tensor.optional}
+def of_one(model, tensor):
+    """A tensor's full shape in a request of one image: in an ensemble that does not batch, a batch is one."""
+    return tensor.data_type, ([1] if CONFIGS[model].max_batch_size else []) + list(tensor.dims)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_ensemble_edge_fits(ensemble):
+    ensemble = CONFIGS[ensemble]
+    sources = {name: signature(tensor) for name, tensor in tensors(ensemble.input).items()}
+    optional = {tensor.name for tensor in ensemble.input if tensor.optional}
     # Steps run when their inputs are there, in whichever order they are written.
-    for step in ENSEMBLE.ensemble_scheduling.step:
+    for step in ensemble.ensemble_scheduling.step:
         outputs = tensors(CONFIGS[step.model_name].output)
         for inner, outer in step.output_map.items():
             assert outer not in sources, f"{outer} is written twice"
-            sources[outer] = signature(outputs[inner])
-    for step in ENSEMBLE.ensemble_scheduling.step:
+            sources[outer] = of_one(step.model_name, outputs[inner])
+    for step in ensemble.ensemble_scheduling.step:
         config = CONFIGS[step.model_name]
         inputs = tensors(config.input)
         assert set(step.input_map) <= set(inputs), step.model_name
         assert {n for n, t in inputs.items() if not t.optional} <= set(step.input_map)
         for inner, outer in step.input_map.items():
-            assert fits(sources[outer], signature(inputs[inner])), (step.model_name, inner)
+            taken = of_one(step.model_name, inputs[inner])
+            assert fits(sources[outer], taken), (step.model_name, inner)
             assert inputs[inner].optional == (outer in optional), (step.model_name, inner)
-    for name, tensor in tensors(ENSEMBLE.output).items():
+    for name, tensor in tensors(ensemble.output).items():
         assert fits(sources[name], signature(tensor)), name
+
+
+@pytest.mark.parametrize("name", FOR_CLIENTS)
+def test_decoders_in_clients_get_the_same_tensors(name):
+    config = CONFIGS[name]
+    assert config.max_batch_size == 0  # a client sends [1, 3, S, S] as it is
+    assert [signature(t) for t in config.output] == [
+        signature(t) for t in CONFIGS["sam2_client_features"].output
+    ]
+    assert [t.name for t in config.output] == [
+        "image_embed",
+        "high_res_feats_0",
+        "high_res_feats_1",
+    ]
+    assert not any(tensor.optional for tensor in config.input)
+    used = {outer for step in config.ensemble_scheduling.step for outer in step.input_map.values()}
+    assert set(tensors(config.input)) <= used
 
 
 def test_every_public_input_is_used():
@@ -144,7 +177,9 @@ def test_every_bls_call_of_sam2_embedding_fits():
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in module.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Tuple)
+        and all(isinstance(element, ast.Constant) for element in node.value.elts)
     }
     calls = [
         node
@@ -164,7 +199,9 @@ def test_every_bls_call_of_sam2_embedding_fits():
             {key.value for key in sent.keys if key is not None},
             set(strings(asked) + names),
         )
-    assert set(called) == {"sam2_preprocess", "sam2_encoder"}
+    assert set(called) == {"sam2_preprocess", "sam2_encoder", "sam2_decoder"}
+    # What it keeps goes back to the decoder as it came; the ensemble's edges say that it fits.
+    called["sam2_decoder"][0].update(constants["EMBEDDING_OUTPUTS"])
     for model, (sent, asked) in called.items():
         taken = tensors(CONFIGS[model].input)
         required = {name for name, tensor in taken.items() if not tensor.optional}
@@ -179,6 +216,11 @@ def test_every_bls_call_of_sam2_embedding_fits():
     for name, tensor in tensors(encoder.output).items():
         one = (tensor.data_type, [1, *tensor.dims])
         assert one == signature(tensors(embedding.output)[name]), name
+
+
+def test_exporter_and_preprocessing_mean_the_same_pixels():
+    assert pixel_types.FP16_ZERO == FP16_ZERO
+    assert list(pixel_types.PIXEL_TYPES) == [f"TYPE_{name}" for name in TRITON_TYPES.values()]
 
 
 def test_what_sam2_automask_passes_on_fits():
@@ -248,6 +290,21 @@ def test_what_is_stored_for_each_object_goes_back_into_the_attention():
         assert (one.data_type, list(one.dims[1:])) == (many.data_type, list(many.dims[2:]))
     conditioned = signature(tensors(attention.output)["conditioned_embed"])
     assert fits(conditioned, signature(tensors(CONFIGS["sam2_video_decoder"].input)["image_embed"]))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "memories", "pointers", "graph"),
+    [
+        ((0, 0), 70, 0, "sam2_memory_attention"),
+        ((16, 31), 16, 31, "sam2_memory_attention"),
+        ((16, 31), 1, 1, "sam2_memory_attention"),
+        ((16, 31), 17, 31, "sam2_memory_attention_wide"),
+        ((16, 31), 16, 32, "sam2_memory_attention_wide"),
+        ((16, 31), 1, 0, "sam2_memory_attention_wide"),
+    ],
+)
+def test_what_an_engine_does_not_take_goes_to_the_wide_graph(bounds, memories, pointers, graph):
+    assert video_graphs.AttentionRange(*bounds).graph_for(memories, pointers) == graph
 
 
 @pytest.mark.parametrize("model", VIDEO_GRAPHS)

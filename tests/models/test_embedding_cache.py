@@ -3,12 +3,12 @@
 import itertools
 
 import numpy as np
-from embedding_cache import CONTENT_ID_PREFIX, CacheLimits, EmbeddingCache, ImageEmbedding
+from embedding_cache import CONTENT_ID_PREFIX, EmbeddingCache, ImageEmbedding
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.models.factories import embedding
+from tests.models.factories import cache_of, embedding
 
 DIGESTS = [f"{n:064x}" for n in range(6)]
 NAMES = ["a", "b", "c", "d"]
@@ -29,7 +29,7 @@ class CacheAgainstNaiveModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.cache = EmbeddingCache(CacheLimits(BUDGET, IDLE_SECONDS, MAX_NAMES), self.clock)
+        self.cache = cache_of(BUDGET, IDLE_SECONDS, MAX_NAMES, self.clock)
         self.kept: list[dict] = []  # least recently used first
         self.marks = itertools.count(1)
 
@@ -128,13 +128,13 @@ CacheAgainstNaiveModel.TestCase.settings = settings(
 TestCacheAgainstNaiveModel = CacheAgainstNaiveModel.TestCase
 
 
-def cache_of(budget: int = BUDGET) -> tuple[EmbeddingCache, Clock]:
+def cache_and_clock(budget: int = BUDGET) -> tuple[EmbeddingCache, Clock]:
     clock = Clock()
-    return EmbeddingCache(CacheLimits(budget, IDLE_SECONDS, MAX_NAMES), clock), clock
+    return cache_of(budget, IDLE_SECONDS, MAX_NAMES, clock), clock
 
 
 def test_the_least_recently_used_image_goes_first():
-    cache, _ = cache_of()
+    cache, _ = cache_and_clock()
     for digest in DIGESTS[:2]:
         cache.put(digest, embedding())
     cache.get(DIGESTS[0])
@@ -144,13 +144,13 @@ def test_the_least_recently_used_image_goes_first():
 
 
 def test_an_image_larger_than_the_budget_is_counted_and_not_kept():
-    cache, _ = cache_of(budget=100)
+    cache, _ = cache_and_clock(budget=100)
     assert not cache.put(DIGESTS[0], embedding())
     assert (len(cache), cache.counts.rejected) == (0, 1)
 
 
 def test_an_idle_image_is_gone_even_before_the_next_sweep():
-    cache, clock = cache_of()
+    cache, clock = cache_and_clock()
     cache.put(DIGESTS[0], embedding())
     clock.seconds = IDLE_SECONDS + 0.1
     assert cache.get(DIGESTS[0]) is None
@@ -170,8 +170,8 @@ def test_a_1024_px_image_takes_at_most_8_5_megabytes():
 
 def cache_for(images: int, clock: Clock | None = None) -> EmbeddingCache:
     """Room for so many embeddings of embedding()'s size."""
-    limits = CacheLimits(images * embedding().size_bytes, IDLE_SECONDS, MAX_NAMES)
-    return EmbeddingCache(limits, clock or Clock())
+    budget = images * embedding().size_bytes
+    return cache_of(budget, IDLE_SECONDS, MAX_NAMES, clock or Clock())
 
 
 def test_a_crop_goes_when_its_image_goes():

@@ -4,16 +4,11 @@ import asyncio
 import hashlib
 
 import pytest
-from embedding_cache import CacheLimits, EmbeddingCache
-from embedding_service import (
-    EmbeddingService,
-    ImageNotFoundError,
-    InvalidRequestError,
-    OverloadedError,
-    ServiceLimits,
-)
+from embedding_service import EmbeddingService, ImageNotFoundError, ServiceLimits
+from encode_queue import EncodeLimits, EncodeQueue, OverloadedError
+from image_ids import InvalidRequestError
 
-from tests.models.factories import embedding
+from tests.models.factories import cache_of, embedding
 
 A, B = b"image A", b"image B"
 
@@ -47,16 +42,14 @@ class Encoder:
         return embedding(mark=image[-1] if crop_box is None else crop_box[0])
 
 
-def service_of(encoder: Encoder, **limits: int) -> EmbeddingService:
-    cache = EmbeddingCache(CacheLimits(100_000, 60, 4), lambda: 0.0)
-    defaults = {
-        "max_image_bytes": 1 << 25,
-        "max_image_id_bytes": 80,
-        "max_concurrent_encodes": 2,
-        "max_pending_encodes": 4,
-        "max_pending_image_bytes": 1000,
-    }
-    return EmbeddingService(cache, encoder, ServiceLimits(**(defaults | limits)))
+def service_of(
+    encoder: Encoder,
+    pending_bytes: int = 1000,
+    id_bytes: int = 80,
+    max_image_bytes: int = 1 << 25,
+) -> EmbeddingService:
+    queue = EncodeQueue(encoder, EncodeLimits(2, 4, pending_bytes))
+    return EmbeddingService(cache_of(100_000), queue, ServiceLimits(max_image_bytes, id_bytes))
 
 
 def mark(found) -> int:
@@ -272,6 +265,19 @@ def test_encodes_are_bounded_in_number_and_bytes():
     run(scenario())
 
 
+def test_too_large_a_file_is_refused_before_it_is_hashed_or_encoded(monkeypatch):
+    async def scenario():
+        encoder = Encoder()
+        service = service_of(encoder, max_image_bytes=9)
+        assert (await service.find(b"nine bytes"[:9], None)).image_id
+        monkeypatch.setattr("image_ids.hashlib", None)  # what is refused is never hashed
+        with pytest.raises(InvalidRequestError, match="at most 9 bytes .max_image_bytes., got 10"):
+            await service.find(b"nine bytes", "name")
+        assert service.counts.encodes == 1
+
+    run(scenario())
+
+
 def test_forgetting_takes_all_names_and_an_encode_under_way():
     async def scenario():
         encoder = Encoder()
@@ -298,7 +304,7 @@ def test_forgetting_takes_all_names_and_an_encode_under_way():
 
 def test_large_images_are_hashed_off_the_loop():
     async def scenario():
-        service = service_of(Encoder(), max_pending_image_bytes=1 << 24)
+        service = service_of(Encoder(), pending_bytes=1 << 24)
         large = bytes(1 << 20)
         assert (await service.find(large, None)).image_id == content_id(large)
 
@@ -364,7 +370,7 @@ def test_crops_are_forgotten_with_their_image_also_while_being_encoded():
 
 def test_a_crop_has_no_id_of_its_own():
     async def scenario():
-        service = service_of(Encoder(), max_image_id_bytes=120)
+        service = service_of(Encoder(), id_bytes=120)
         await service.find(A, None)
         await service.find(A, None, CROP)
         key = f"{content_id(A)}/7,0,20,10"

@@ -4,15 +4,16 @@ from model_parameters import InvalidSettingError
 
 
 def parameters(**changes):
-    texts = {name: str(least + 100) for name, least in LEAST_VALUES.items()} | changes
+    texts = {name: str(least + 90) for name, least in LEAST_VALUES.items()} | changes
     return {name: {"string_value": text} for name, text in texts.items()}
 
 
 def test_every_parameter_reaches_its_place():
     settings = parse_settings(parameters(cache_budget_bytes="7", max_pending_encodes="9"))
-    assert settings.max_requests_in_flight == LEAST_VALUES["max_requests_in_flight"] + 100
-    assert settings.cache.budget_bytes == 7
-    assert settings.service.max_pending_encodes == 9
+    assert settings.max_requests_in_flight == LEAST_VALUES["max_requests_in_flight"] + 90
+    assert settings.tenants.budget_bytes == 7
+    assert settings.tenants.encodes.max_pending_encodes == 9
+    assert settings.tenants.encodes.tenant_percent == settings.tenant_pending_percent == 91
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "0x10"])
@@ -34,3 +35,10 @@ def test_missing_and_unknown_parameters_are_named():
         parse_settings(incomplete)
     with pytest.raises(InvalidSettingError, match="unknown parameter 'cache_size'"):
         parse_settings(parameters(cache_size="1"))
+
+
+@pytest.mark.parametrize("name", ["tenant_cache_percent", "tenant_pending_percent"])
+def test_no_share_is_more_than_all(name):
+    assert parse_settings(parameters(**{name: "100"}))
+    with pytest.raises(InvalidSettingError, match=f"{name} must be at most 100, got 101"):
+        parse_settings(parameters(**{name: "101"}))

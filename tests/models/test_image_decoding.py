@@ -5,8 +5,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from image_decoding import InvalidImageError, decode_image, resize_to_square
+from image_decoding import InvalidImageError, decode_image, decode_stored, squash
 from PIL import Image
+from pixel_types import PIXEL_TYPES
+from stored_picture import StoredPicture, pixels_of
+from triangle_resize import resize_to_planes
 
 MEGABYTE = 1 << 20
 
@@ -114,9 +117,9 @@ def test_alpha_is_dropped_as_the_reference_drops_it():
 def test_extreme_shapes_are_pictures_too(size):
     picture = decode_image(encoded(Image.new("RGB", size, "red"), "PNG"), MEGABYTE, 10**6)
     assert picture.size == size
-    resized = resize_to_square(picture, 64)
-    assert resized.shape == (3, 64, 64)
-    assert (resized[0] == 255).all()
+    planes = squash(StoredPicture(picture, 1), 64)
+    assert planes.shape == (3, 64, 64)
+    assert np.abs(planes - np.array([255, 0, 0]).reshape(3, 1, 1)).max() < 1e-3
 
 
 def test_a_phones_jpeg_with_a_second_picture_gives_the_first():
@@ -189,22 +192,103 @@ def test_damaged_files_never_raise_anything_else(file_format):
             assert str(error).startswith("image: ")
 
 
-def test_resizing_is_antialiased_and_squashes():
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (640, 320, 3), np.uint8))
-    resized = resize_to_square(noise, 16)
-    assert (resized.dtype, resized.shape, resized.flags.c_contiguous) == ("u1", (3, 16, 16), True)
-    # Averaging hundreds of pixels leaves grey; picking single ones would leave noise.
-    assert resized.std() < 12
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("size", [(451, 300), (640, 961), (30, 20)])
-def test_resizing_is_the_references_but_for_one_rounding(size):
-    rng = np.random.default_rng(1)
-    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(
-        pixels, (64, 64), mode="bilinear", align_corners=False, antialias=True
+def references(pixels: np.ndarray, side: int) -> np.ndarray:
+    """What Meta's transforms make of uint8 [H, W, 3], in double precision: [3, side, side]."""
+    planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double()
+    resized = torch.nn.functional.interpolate(
+        planes, (side, side), mode="bilinear", align_corners=False, antialias=True
     )
-    difference = np.abs(resize_to_square(picture, 64) - expected[0].numpy())
-    assert difference.max() <= 0.5 + 1e-3
+    return resized[0].numpy()
+
+
+# Smaller and larger in one direction or both, one pixel, odd sides, a side that no power of two divides, rows
+# that take their bands' whole memory, columns of which a single one is made of thousands.
+SHAPES = [
+    *((451, 300, 64), (640, 961, 64), (30, 20, 64), (1, 1, 64), (300, 40, 64), (40, 300, 64)),
+    *((64, 64, 64), (65, 63, 64), (100, 70, 9), (9, 70_000, 32), (70_000, 9, 32)),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "side"), SHAPES)
+def test_resizing_is_the_references_to_a_thousandth_of_a_grey_level(height, width, side):
+    pixels = noise(height, width)
+    planes = squash(StoredPicture(Image.fromarray(pixels), 1), side)
+    assert (planes.dtype, planes.flags.c_contiguous) == (np.float32, True)
+    # Single precision adds up thousands of samples.
+    assert np.abs(planes - references(pixels, side)).max() < 1e-3
+
+
+def test_bands_of_few_rows_make_the_same_picture(monkeypatch):
+    pixels = np.dstack([noise(200, 300), np.zeros((200, 300), np.uint8)])
+    whole = resize_to_planes(pixels, 64)
+    monkeypatch.setattr("triangle_resize.BAND_BYTES", 1)
+    monkeypatch.setattr("triangle_resize.BLOCK_TAPS", 1)
+    assert np.abs(resize_to_planes(pixels, 64) - whole).max() < 1e-3
+
+
+@pytest.mark.parametrize("orientation", TO_UPRIGHT)
+@pytest.mark.parametrize("box", [None, (3, 5, 40, 31)])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_turning_after_squashing_is_turning_before(orientation, box, resample):
+    stored = noise(50, 70)
+    upright = np.ascontiguousarray(TO_UPRIGHT[orientation](stored))
+    x0, y0, x1, y1 = box or (0, 0, *upright.shape[1::-1])
+    part = StoredPicture(Image.fromarray(np.ascontiguousarray(upright[y0:y1, x0:x1])), 1)
+    turned_last = squash(StoredPicture(Image.fromarray(stored), orientation), 32, resample, box)
+    difference = np.abs(turned_last - squash(part, 32, resample))
+    assert difference.max() < (1e-3 if resample == "bilinear" else 1e-9)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 71, 50), (5, 5, 5, 9), (-1, 0, 9, 9), (60, 0, 20, 9)])
+def test_a_box_beside_the_upright_picture_is_refused(box):
+    turned = StoredPicture(Image.fromarray(noise(70, 50)), 6)
+    with pytest.raises(InvalidImageError, match="image: expected a crop_box .* its 70x50 pixels"):
+        squash(turned, 32, crop_box=box)
+
+
+def test_pixels_of_a_picture_in_several_pieces_of_memory_are_the_same():
+    pixels = noise(1100, 4100)  # more than Pillow takes at once
+    with pytest.raises(ValueError, match="contiguous"):
+        Image.fromarray(pixels).__arrow_c_array__()
+    assert np.array_equal(pixels_of(Image.fromarray(pixels))[..., :3], pixels)
+
+
+def test_bicubic_is_pillows_own_resize_of_the_8_bit_picture():
+    picture = Image.fromarray(noise(90, 130, seed=2))
+    planes = squash(StoredPicture(picture, 1), 64, "bicubic")
+    expected = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC))
+    assert np.array_equal(planes.transpose(1, 2, 0), expected)
+    with pytest.raises(ValueError, match="resample: expected one of bilinear, bicubic, got 'area'"):
+        squash(StoredPicture(picture, 1), 64, "area")
+
+
+def test_a_jpeg_is_within_half_a_grey_level_of_the_exact_result_and_a_fiftieth_on_average():
+    """In FP16, for dark and bright pictures; the exact one is decoded by Pillow and resized in doubles."""
+    for low, high in ((0, 60), (0, 256), (200, 256)):
+        picture = Image.fromarray((low + noise(700, 900) * ((high - low) / 256)).astype(np.uint8))
+        data = encoded(picture, "JPEG", quality=95)
+        expected = references(np.asarray(Image.open(io.BytesIO(data))), 64)
+        stored = decode_stored(data, MEGABYTE, 10**6)
+        pixels = squash(stored, 64, pixel_type=PIXEL_TYPES["TYPE_FP16"])
+        assert (pixels.dtype, pixels.flags.c_contiguous) == (np.float16, True)
+        difference = np.abs(pixels.astype(np.float64) + 128 - expected)
+        assert difference.max() < 0.5
+        assert difference.mean() < 0.02
+        rounded = squash(stored, 64, pixel_type=PIXEL_TYPES["TYPE_UINT8"])
+        assert np.abs(rounded - expected).max() <= 0.5 + 1e-3
+
+
+def test_whole_grey_levels_are_exact_in_both_types():
+    levels = np.arange(256, dtype=np.float32).reshape(1, 16, 16)
+    assert np.array_equal(PIXEL_TYPES["TYPE_FP16"].of(levels.copy()).astype(int) + 128, levels)
+    assert np.array_equal(PIXEL_TYPES["TYPE_UINT8"].of(levels.copy()), levels)
+
+
+def test_fp16_is_rounded_to_the_nearest_as_numpy_does():
+    planes = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
+    expected = (planes - 128).astype(np.float16)
+    assert np.array_equal(PIXEL_TYPES["TYPE_FP16"].of(planes), expected)

@@ -12,9 +12,10 @@ import numpy as np
 import psutil
 import pytest
 from google.protobuf import text_format
-from image_decoding import StructureLimits, decode_image, resize_to_square
+from image_decoding import StructureLimits, decode_image, decode_stored, squash
 from image_errors import InvalidImageError
 from image_process import DecodeCancelledError, DecoderLostError, ImageProcess
+from pixel_types import PIXEL_TYPES
 from tritonclient.grpc import model_config_pb2
 
 from tests.photographs import photograph
@@ -26,7 +27,8 @@ SIDE = 64
 
 def limits(**changed: float) -> dict[str, float]:
     config = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
-    return {name: int(value.string_value) for name, value in config.parameters.items()} | changed
+    declared = {name: int(value.string_value) for name, value in config.parameters.items()}
+    return {name: value for name, value in declared.items() if name != "decoders"} | changed
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -49,7 +51,7 @@ DEAR = black_png(12_000, 8_000)
 
 @pytest.fixture
 def process():
-    one = ImageProcess(limits())
+    one = ImageProcess(limits(), "TYPE_FP16")
     yield one
     one.close()
 
@@ -59,13 +61,26 @@ def test_the_defaults_in_code_are_the_configurations():
     assert all(declared[name] == value for name, value in vars(StructureLimits()).items())
 
 
-@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
-def test_the_picture_is_the_one_that_is_decoded_here(process, resample):
-    picture = decode_image(COINS, 1 << 26, 10**8)
-    for side in (SIDE, 2 * SIDE):
-        prepared = process.prepare(COINS, side, resample)
-        assert np.array_equal(prepared.resized, resize_to_square(picture, side, resample))
-        assert prepared.original_hw == (picture.height, picture.width)
+@pytest.mark.parametrize("data_type", PIXEL_TYPES)
+def test_the_picture_is_the_one_that_is_decoded_here(data_type):
+    stored = decode_stored(COINS, 1 << 26, 10**8)
+    width, height = stored.upright_size
+    process = ImageProcess(limits(), data_type)
+    try:
+        for side, resample, crop_box in (
+            (SIDE, "bilinear", None),
+            (2 * SIDE, "bicubic", None),
+            (SIDE, "bilinear", [10, 20, 90, 60]),
+        ):
+            prepared = process.prepare(COINS, side, resample, crop_box)
+            expected = squash(stored, side, resample, crop_box, PIXEL_TYPES[data_type])
+            assert prepared.resized.dtype == expected.dtype
+            assert np.array_equal(prepared.resized, expected)
+            assert prepared.original_hw == ((height, width) if crop_box is None else (40, 80))
+        with pytest.raises(InvalidImageError, match="image: expected a crop_box"):
+            process.prepare(COINS, SIDE, crop_box=[0, 0, width + 1, 2])
+    finally:
+        process.close()
 
 
 def test_a_refusal_is_handed_on_and_costs_no_process(process):
@@ -77,7 +92,7 @@ def test_a_refusal_is_handed_on_and_costs_no_process(process):
 
 
 def test_a_decode_ends_after_its_processor_seconds():
-    hasty = ImageProcess(limits(max_decode_seconds=0.05))
+    hasty = ImageProcess(limits(max_decode_seconds=0.05), "TYPE_UINT8")
     try:
         pid = hasty.pid
         with pytest.raises(InvalidImageError, match="within 0.05 s of proc.*max_decode_seconds"):
@@ -95,7 +110,7 @@ def test_nobody_waiting_ends_a_decode():
         asked.set()
         return True
 
-    patient = ImageProcess(limits())
+    patient = ImageProcess(limits(), "TYPE_FP16")
     try:
         os.kill(patient.pid, signal.SIGSTOP)  # as good as a decode that never ends
         pid = patient.pid
@@ -132,7 +147,7 @@ def _kill_when_asked(pid: int, ended_by: int) -> None:
 
 
 def test_memory_beyond_the_limit_is_a_refusal():
-    small = ImageProcess(limits(max_decode_memory_bytes=128 << 20))
+    small = ImageProcess(limits(max_decode_memory_bytes=128 << 20), "TYPE_FP16")
     try:
         with pytest.raises(InvalidImageError, match="memory for decoding"):
             small.prepare(DEAR, SIDE)
@@ -151,7 +166,6 @@ def test_a_row_of_a_hundred_million_pixels_is_a_refusal(process):
 
 def test_it_ends_with_its_parent(process):
     worker = psutil.Process(process.pid)
-    assert process._process.stdin is not None
-    process._process.stdin.close()
+    process._worker.end_input()
     gone, _ = psutil.wait_procs([worker], timeout=30)
     assert gone

@@ -4,14 +4,14 @@ of who came under the name, in which a broken image's line is struck out."""
 import asyncio
 
 import pytest
-from embedding_cache import CONTENT_ID_PREFIX, CacheLimits, EmbeddingCache
+from embedding_cache import CONTENT_ID_PREFIX
 from embedding_service import EmbeddingService, ImageNotFoundError, ServiceLimits
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pending_names import PendingNames
 
-from tests.models.factories import embedding
+from tests.models.factories import cache_of, embedding, queue_of
 
 IMAGES = [b"image %d" % n for n in range(4)]
 NAMES = ["photo", "page-1"]
@@ -51,9 +51,8 @@ class NamesAgainstALog(RuleBasedStateMachine):
         self.log: dict[str, list[bytes]] = {name: [] for name in NAMES}
         self.asked: list[tuple[asyncio.Task, bytes]] = []
         self.sent: list[asyncio.Task] = []
-        limits = ServiceLimits(1 << 20, 80, 10, 10, 1000)
-        cache = EmbeddingCache(CacheLimits(100_000, 60, 10), lambda: 0.0)
-        self.service = EmbeddingService(cache, self.encode, limits)
+        limits = ServiceLimits(1 << 20, 80)
+        self.service = EmbeddingService(cache_of(100_000), queue_of(self.encode), limits)
 
     async def encode(self, image, crop_box=None):
         self.under_way[image] = self.loop.create_future()
@@ -140,12 +139,12 @@ def test_a_content_id_is_found_whatever_becomes_of_a_name():
 
     async def scenario():
         gates = {image: asyncio.get_running_loop().create_future() for image in IMAGES[:2]}
-        cache = EmbeddingCache(CacheLimits(100_000, 60, 10), lambda: 0.0)
 
         async def encode(image, crop_box):
             return await gates[image]
 
-        service = EmbeddingService(cache, encode, ServiceLimits(1 << 20, 80, 10, 10, 1000))
+        limits = ServiceLimits(1 << 20, 80)
+        service = EmbeddingService(cache_of(100_000), queue_of(encode), limits)
         sound = asyncio.create_task(service.find(IMAGES[0], "page-1"))
         broken = asyncio.create_task(service.find(IMAGES[1], "page-1"))
         while service.pending_encodes < 2:

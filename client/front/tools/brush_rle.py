@@ -8,10 +8,13 @@ in 8.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+
+from front.tools.masks import CroppedMask
 
 _VALUES_PER_PIXEL = 4
 _VALUE_BITS = 8
@@ -23,8 +26,8 @@ _WIDEST_RUN = _RUN_HEAD_BITS + int(_LENGTH_BITS[-1]) + _VALUE_BITS
 _RUNS_AT_ONCE = 1 << 16
 
 
-def encode_brush_mask(mask: npt.NDArray[np.uint8]) -> bytes:
-    """A mask [H, W] of 0 and 1 ► the bytes of its code; foreground is 255."""
+def encode_brush_mask(mask: CroppedMask) -> bytes:
+    """A mask ► the bytes of its code; foreground is 255."""
     packed: list[bytes] = []
     left = np.zeros(0, np.uint8)
     for bits in _bits(mask):
@@ -37,8 +40,8 @@ def encode_brush_mask(mask: npt.NDArray[np.uint8]) -> bytes:
     return b"".join(packed)
 
 
-def _bits(mask: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    head = [(mask.size * _VALUES_PER_PIXEL, 32), (_VALUE_BITS - 1, 5)]
+def _bits(mask: CroppedMask) -> Iterator[npt.NDArray[np.uint8]]:
+    head = [(math.prod(mask.original_hw) * _VALUES_PER_PIXEL, 32), (_VALUE_BITS - 1, 5)]
     head += [(int(width) - 1, 4) for width in _LENGTH_BITS]
     text = "".join(f"{number:0{width}b}" for number, width in head)
     yield np.frombuffer(text.encode(), np.uint8) - np.uint8(ord("0"))
@@ -49,14 +52,18 @@ def _bits(mask: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
         )
 
 
-def _runs(mask: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _runs(mask: CroppedMask) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Lengths in values and values of the runs, none longer than a code can say."""
-    flat = np.ascontiguousarray(mask).reshape(-1) > 0
-    if not flat.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=flat.size) * _VALUES_PER_PIXEL
-    values = np.where(flat[starts], 255, 0)
+    # Where foreground begins and ends in each row, as places in the whole picture.
+    inside = np.pad(mask.pixels, ((0, 0), (1, 1)))
+    rows, columns = np.nonzero(inside[:, 1:] != inside[:, :-1])
+    turns = (rows + mask.top) * mask.original_hw[1] + columns + mask.left
+    # A row that ends where the next begins is one run with it: both turns fall away.
+    turns, times = np.unique(turns, return_counts=True)
+    turns = turns[times == 1]
+    lengths = np.diff(turns, prepend=0, append=math.prod(mask.original_hw)) * _VALUES_PER_PIXEL
+    values = np.where(np.arange(len(lengths)) % 2, 255, 0)
+    lengths, values = lengths[lengths > 0], values[lengths > 0]
     pieces = -(-lengths // _LONGEST_RUN)
     split = np.full(int(pieces.sum()), _LONGEST_RUN, np.int64)
     split[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _LONGEST_RUN

@@ -9,22 +9,22 @@ from typing import Any
 
 from starlette.responses import Response
 from starlette.routing import Route
-from triton_sam2 import Segmentation
 
 from front.refusals import Refusal, invalid, not_found, quoted, too_large
 from front.service import FrontService
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, basic_key, json_answer
+from front.tools.answers import json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.encoded_images import decode_image
 from front.tools.fields import a_list, numbers
 from front.tools.image_fetching import ImageFetcher
-from front.tools.prompts import ObjectPrompt, ordered_box
+from front.tools.keys import basic_key
+from front.tools.masks import CroppedMask, segmented_masks
+from front.tools.prompts import MAX_POINTS, ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
-from front.tools.shapes import cropped_mask
 
 NAME = "cvat"
 FUNCTION = "triton-sam2"
 FUNCTION_HEADER = "x-nuclio-function-name"
-MAX_POINTS = 1000
 # Flags in annotations count as true for any text, "false" as well: what is not so is left out.
 DESCRIPTION: dict[str, Any] = {
     "metadata": {
@@ -53,7 +53,7 @@ class Cvat:
     def __init__(
         self, service: FrontService, settings: ToolSettings, _fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, basic_key)
+        self._desk = ToolDesk(service, NAME, settings.limits, refused, credentials=basic_key)
 
     def routes(self) -> list[Route]:
         """At the root, and under the tool's own path."""
@@ -84,44 +84,44 @@ class Cvat:
         _check_function(call.request.headers.get(FUNCTION_HEADER, ""))
         document = await self._desk.body(call)
         image = decode_image("image", document.get("image"))
-        prompt = ImagePrompt(image, [read_prompt(document)], multimask=True)
+        prompt = ImagePrompt(image, read_prompt(document), multimask=True)
         del document, image
         result = await self._desk.segment(call, prompt)
-        most = self._desk.limits.max_json_mask_cells
-        return await self._desk.drawn(lambda: _answer(result, most))
+        most_pixels, most_cells = self._desk.max_rendered_pixels, self._desk.limits.max_mask_cells
+        return await self._desk.drawn(
+            lambda: _answer(segmented_masks(result, most_pixels)[0][0], most_cells)
+        )
 
 
-def read_prompt(document: dict[str, Any]) -> ObjectPrompt:
+def read_prompt(document: dict[str, Any]) -> list[ObjectPrompt]:
     """The points and the box of a call."""
-    points: list[tuple[float, float]] = []
-    labels: list[int] = []
-    for field, label in (("pos_points", 1), ("neg_points", 0)):
-        for index, point in enumerate(a_list(field, document.get(field) or [], MAX_POINTS)):
-            x, y = numbers(f"{field}[{index}]", point, 2)
-            points.append((x, y))
-            labels.append(label)
-    box = None
+    points = [
+        (*_pair(f"{field}[{index}]", point), label)
+        for field, label in (("pos_points", 1), ("neg_points", 0))
+        for index, point in enumerate(a_list(field, document.get(field) or [], MAX_POINTS))
+    ]
+    boxes = []
     corners = a_list("obj_bbox", document.get("obj_bbox") or [])
     if corners:
         if len(corners) != 2:
             raise invalid(f"obj_bbox: expected 2 corners, got {len(corners)}")
-        (x0, y0), (x1, y1) = (
-            numbers(f"obj_bbox[{i}]", corner, 2) for i, corner in enumerate(corners)
-        )
-        box = ordered_box(x0, y0, x1, y1)
-    if not points and box is None:
-        raise invalid("pos_points: expected at least one point, or obj_bbox")
-    return ObjectPrompt(tuple(points), tuple(labels), box)
+        boxes = [ordered_box(*_pair("obj_bbox[0]", corners[0]), *_pair("obj_bbox[1]", corners[1]))]
+    return marked_objects("pos_points, neg_points, obj_bbox", points, boxes, 1)
 
 
-def _answer(result: Segmentation, most_cells: int) -> Response:
-    rows, bounds = cropped_mask(result.masks[0, 0])
-    if rows.size > most_cells:
+def _pair(where: str, value: Any) -> tuple[float, float]:
+    x, y = numbers(where, value, 2)
+    return x, y
+
+
+def _answer(mask: CroppedMask, most_cells: int) -> Response:
+    if mask.pixels.size > most_cells:
         raise too_large(
-            f"expected a mask of at most {most_cells} pixels for JSON (max_json_mask_cells), got {rows.size}"
+            f"expected a mask of at most {most_cells} pixels for JSON (max_mask_cells), got"
+            f" {mask.pixels.size}"
         )
-    answer: dict[str, Any] = {"mask": rows, "bounds": bounds}
-    if not rows.any():
+    answer: dict[str, Any] = {"mask": mask.pixels, "bounds": mask.bounds}
+    if mask.is_empty:
         # CVAT would look for an outline, and there is none: so it is told.
         answer["points"] = []
     return json_answer(answer)

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import grpc
 
@@ -55,16 +55,10 @@ def read_target(where: str, url: str, hosts: Sequence[ImageHost]) -> Target:
         " (--image-host, --private-image-host, --label-studio-url)"
     )
     # What a parser would drop or read in its own way is no part of an honest URL.
-    if (
-        len(url) > _LONGEST_URL
-        or not url.isascii()
-        or not url.isprintable()
-        or " " in url
-        or "\\" in url
-    ):
+    if len(url) > _LONGEST_URL or not url.isprintable() or "\\" in url:
         raise refusal
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(_as_sent(url))
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError as error:
         raise refusal from error
@@ -78,6 +72,13 @@ def read_target(where: str, url: str, hosts: Sequence[ImageHost]) -> Target:
             target = f"{path}?{parts.query}" if parts.query else path
             return Target(parts.scheme, name, port, target, host)
     raise refusal
+
+
+def _as_sent(url: str) -> str:
+    """Blanks and letters beyond ASCII as browsers send them; no configured host has such letters."""
+    return "".join(
+        quote(letter) if letter == " " or not letter.isascii() else letter for letter in url
+    )
 
 
 async def system_addresses(name: str, port: int) -> list[str]:

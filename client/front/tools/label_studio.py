@@ -11,22 +11,23 @@ import uuid
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from starlette.responses import Response
 from starlette.routing import Route
-from triton_sam2 import Segmentation
-from triton_sam2._results.masks import mask_to_polygons
 
-from front.refusals import Refusal, invalid
+from front.refusals import Refusal
 from front.service import FrontService
+from front.tools.answers import json_answer
 from front.tools.brush_rle import encode_brush_mask
-from front.tools.desk import ImagePrompt, ToolCall, ToolDesk, basic_key, json_answer
+from front.tools.desk import ImagePrompt, ToolCall, ToolDesk
 from front.tools.fields import a_flag, a_list, a_number, a_text, an_object
 from front.tools.image_fetching import ImageFetcher
+from front.tools.keys import basic_key
 from front.tools.label_studio_config import LabelTarget, read_label_target
 from front.tools.label_studio_images import LabelStudioImages
-from front.tools.prompts import ObjectPrompt, ordered_box
+from front.tools.masks import CroppedMask, segmented_masks
+from front.tools.prompts import ObjectPrompt, marked_objects, ordered_box
 from front.tools.settings import ToolSettings
+from front.tools.shapes import outer_outlines
 
 NAME = "label_studio"
 MODEL_VERSION = "sam2.1"
@@ -39,7 +40,7 @@ class LabelStudio:
     def __init__(
         self, service: FrontService, settings: ToolSettings, fetcher: ImageFetcher
     ) -> None:
-        self._desk = ToolDesk(service, NAME, settings.limits, refused, basic_key)
+        self._desk = ToolDesk(service, NAME, settings.limits, refused, credentials=basic_key)
         self._images = LabelStudioImages(settings, fetcher)
 
     def routes(self) -> list[Route]:
@@ -58,6 +59,7 @@ class LabelStudio:
         ]
 
     async def _health(self, _call: ToolCall) -> Response:
+        await self._desk.check_ready()
         return json_answer({"status": "UP", "model_class": "SegmentAnything2"})
 
     async def _metrics(self, _call: ToolCall) -> Response:
@@ -81,19 +83,38 @@ class LabelStudio:
             # Nobody has clicked: there is nothing to predict, as for tasks that are only listed.
             return json_answer({"results": [], "model_version": MODEL_VERSION})
         config = a_text("label_config", document.get("label_config"), longest=1 << 30)
-        target = read_label_target(config, self._desk.limits.max_label_config_bytes)
+        target = read_label_target(
+            config, self._desk.limits.max_label_config_bytes, *read_marked_image(marks)
+        )
         task = an_object("tasks[0]", next(iter(a_list("tasks", document.get("tasks"))), None))
         data = an_object("tasks[0].data", task.get("data"))
-        image = await self._images.image(
+        fetched = self._images.image(
             f"tasks[0].data.{target.image_field}"[:80],
             data.get(target.image_field),
             task.get("id"),
             call.reservation.hold,
         )
-        original_hw = (await self._desk.warm(call, image)).original_hw
-        objects, label = read_marks(marks, original_hw, self._desk.limits.max_objects)
-        result = await self._desk.segment(call, ImagePrompt(image, objects, multimask=True))
-        return await self._desk.drawn(lambda: _answer(result, target, label))
+        image = await self._desk.unless_gone(call, fetched)
+        handle = await self._desk.warm(call, image)
+        objects, label = read_marks(marks, handle.original_hw, self._desk.limits.max_objects)
+        prompt = ImagePrompt(image, objects, handle, multimask=True)
+        result = await self._desk.segment(call, prompt)
+        most = self._desk.max_rendered_pixels
+        return await self._desk.drawn(lambda: _answer(segmented_masks(result, most), target, label))
+
+
+def read_marked_image(marks: list[Any]) -> tuple[str | None, str | None]:
+    """The name of the image that was marked last, and the label chosen for it, as far as they are said."""
+    for mark in reversed(marks):
+        if isinstance(mark, dict) and mark.get("type") in (_POINT, _BOX):
+            to_name, value = mark.get("to_name"), mark.get("value")
+            names = value.get(mark["type"]) if isinstance(value, dict) else None
+            label = names[0] if isinstance(names, list) and names else None
+            return (
+                to_name if isinstance(to_name, str) else None,
+                label if isinstance(label, str) else None,
+            )
+    return None, None
 
 
 def read_marks(
@@ -103,8 +124,7 @@ def read_marks(
 
     All clicks belong to one object, with its box if there is one; several boxes are an object each.
     """
-    points: list[tuple[float, float]] = []
-    labels: list[int] = []
+    points: list[tuple[float, float, int]] = []
     boxes: list[tuple[float, float, float, float]] = []
     label = ""
     for index, each in enumerate(marks):
@@ -118,26 +138,11 @@ def read_marks(
         names = a_list(f"{where}.value.{kind}", value.get(kind))
         label = a_text(f"{where}.value.{kind}[0]", names[0] if names else None)
         if kind == _POINT:
-            points.append(_percent(where, value, original_hw))
-            labels.append(int(a_flag(f"{where}.is_positive", mark.get("is_positive", 0))))
+            is_positive = a_flag(f"{where}.is_positive", mark.get("is_positive", 0))
+            points.append((*_percent(where, value, original_hw), int(is_positive)))
         else:
             boxes.append(_box(where, value, original_hw))
-    if len(points) > 1000 or len(boxes) > most:
-        raise invalid(
-            f"params.context.result: expected at most 1000 clicks and {most} boxes (max_objects)"
-        )
-    if not points and not boxes:
-        raise invalid(
-            f"params.context.result: expected a mark of type {_POINT} or {_BOX}, got none"
-        )
-    if len(boxes) > 1:
-        if points:
-            raise invalid(
-                "params.context.result: expected clicks with at most one box, got several"
-            )
-        return [ObjectPrompt(box_xyxy=box) for box in boxes], label
-    box = boxes[0] if boxes else None
-    return [ObjectPrompt(tuple(points), tuple(labels), box)], label
+    return marked_objects("params.context.result", points, boxes, most), label
 
 
 def _percent(
@@ -167,41 +172,40 @@ def _box(
     return ordered_box(min(xs), min(ys), max(xs), max(ys))
 
 
-def _answer(result: Segmentation, target: LabelTarget, label: str) -> Response:
-    items, scores = [], []
-    for mask, score in zip(result.masks[:, 0], result.iou_predictions[:, 0].tolist(), strict=True):
-        for value in _values(mask, target):
-            scores.append(score)
-            items.append(
-                {
-                    "id": uuid.uuid4().hex[:10],
-                    "from_name": target.from_name,
-                    "to_name": target.to_name,
-                    "original_width": result.original_hw[1],
-                    "original_height": result.original_hw[0],
-                    "image_rotation": 0,
-                    "type": target.kind,
-                    "value": {**value, target.kind: [label]},
-                    "score": score,
-                    "readonly": False,
-                }
-            )
+def _answer(masks: list[tuple[CroppedMask, float]], target: LabelTarget, label: str) -> Response:
+    items = [
+        {
+            "id": uuid.uuid4().hex[:10],
+            "from_name": target.from_name,
+            "to_name": target.to_name,
+            "original_width": mask.original_hw[1],
+            "original_height": mask.original_hw[0],
+            "image_rotation": 0,
+            "type": target.kind,
+            "value": {**value, target.kind: [label]},
+            "score": score,
+            "readonly": False,
+        }
+        for mask, score in masks
+        for value in _values(mask, target)
+    ]
+    scores = [score for mask, score in masks if not mask.is_empty]
     mean = sum(scores) / len(scores) if scores else 0.0
     prediction = {"result": items, "score": mean, "model_version": MODEL_VERSION}
     return json_answer({"results": [prediction], "model_version": MODEL_VERSION})
 
 
-def _values(mask: npt.NDArray[np.uint8], target: LabelTarget) -> list[dict[str, Any]]:
+def _values(mask: CroppedMask, target: LabelTarget) -> list[dict[str, Any]]:
     """A mask as the control takes it; nothing for an empty one."""
-    if not mask.any():
+    if mask.is_empty:
         return []
     if target.kind == "brushlabels":
         return [{"format": "rle", "rle": list(encode_brush_mask(mask))}]
-    height, width = mask.shape
+    height, width = mask.original_hw
     scale = np.array([100 / width, 100 / height])
     return [
         {"points": (outline * scale).tolist(), "closed": True}
-        for outline in mask_to_polygons(mask, 0.5)
+        for outline in outer_outlines(mask, 0.5)
     ]
 
 

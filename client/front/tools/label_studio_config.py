@@ -27,8 +27,12 @@ class LabelTarget:
     image_field: str
 
 
-def read_label_target(config: str, most_bytes: int) -> LabelTarget:
-    """The BrushLabels of a configuration, else its PolygonLabels, and their Image.
+def read_label_target(
+    config: str, most_bytes: int, to_name: str | None = None, label: str | None = None
+) -> LabelTarget:
+    """Where a mask with a label goes that was marked on an image: BrushLabels before PolygonLabels.
+
+    Of several controls the first that has the label, else the first. Without `to_name`, of any image.
 
     Raises:
         Refusal: what of it is missing.
@@ -39,15 +43,24 @@ def read_label_target(config: str, most_bytes: int) -> LabelTarget:
         for tag in root.iter(_IMAGE_TAG)
         if (name := tag.get("name")) is not None
     }
-    for name, kind in _RESULT_TAGS.items():
-        for tag in root.iter(name):
-            from_name, to_name = tag.get("name"), tag.get("toName")
-            if from_name and to_name in images:
-                return LabelTarget(kind, from_name, to_name, _field(images[to_name]))
-    raise invalid(
-        "label_config: expected a BrushLabels or PolygonLabels tag whose toName is an Image tag, for the mask"
-        " to go to"
-    )
+    controls = [
+        (kind, tag)
+        for name, kind in _RESULT_TAGS.items()
+        for tag in root.iter(name)
+        if tag.get("name")
+        and tag.get("toName") in (images if to_name is None else images.keys() & {to_name})
+    ]
+    if not controls:
+        raise invalid(
+            "label_config: expected a BrushLabels or PolygonLabels tag whose toName is an Image tag"
+            f"{'' if to_name is None else f' of the name {to_name[:60]!r}'}, for the mask to go to"
+        )
+    having = [
+        each for each in controls if label in {tag.get("value") for tag in each[1].iter("Label")}
+    ]
+    kind, tag = (having or controls)[0]
+    from_name, image = str(tag.get("name")), str(tag.get("toName"))
+    return LabelTarget(kind, from_name, image, _field(images[image]))
 
 
 def _parsed(config: str, most_bytes: int) -> ElementTree.Element:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from front.refusals import invalid
 
 _PADDING = -1
+# Of one object; the server's own limit on points is tighter where it is set so.
+MAX_POINTS = 1000
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,45 @@ def prompt_arrays(objects: Sequence[ObjectPrompt]) -> PromptArrays:
         raise invalid(
             "prompts: expected points or a box for each object, got an object with neither"
         )
-    coords = labels = None
-    if most:
-        coords = np.zeros((len(objects), most, 2), np.float32)
-        labels = np.full((len(objects), most), _PADDING, np.int32)
-        for row, each in enumerate(objects):
-            count = len(each.points_xy)
-            if count:
-                coords[row, :count] = each.points_xy
-                labels[row, :count] = each.labels
-    return PromptArrays(coords, labels, np.array(boxes, np.float32) if boxes else None)
+    coords = labels = box = None
+    # What is too large for a float becomes infinite, and the server refuses that by the tensor's name.
+    with np.errstate(over="ignore"):
+        if boxes:
+            box = np.array(boxes, np.float32)
+        if most:
+            coords = np.zeros((len(objects), most, 2), np.float32)
+            labels = np.full((len(objects), most), _PADDING, np.int32)
+            for row, each in enumerate(objects):
+                count = len(each.points_xy)
+                if count:
+                    coords[row, :count] = each.points_xy
+                    labels[row, :count] = each.labels
+    return PromptArrays(coords, labels, box)
+
+
+def marked_objects(
+    where: str,
+    points: Sequence[tuple[float, float, int]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    most: int,
+) -> list[ObjectPrompt]:
+    """Clicks (x, y, label), all of one object, with its box if there is one; or a box for each object.
+
+    Raises:
+        Refusal: nothing marked, more than so many, or clicks of which nobody knows the box.
+    """
+    if len(points) > MAX_POINTS or len(boxes) > most:
+        raise invalid(
+            f"{where}: expected at most {MAX_POINTS} points and {most} boxes (max_objects), got"
+            f" {len(points)} and {len(boxes)}"
+        )
+    if not points and not boxes:
+        raise invalid(f"{where}: expected at least one point or box, got none")
+    if points and len(boxes) > 1:
+        raise invalid(f"{where}: expected points with at most one box, got {len(boxes)} boxes")
+    if len(boxes) > 1:
+        return [ObjectPrompt(box_xyxy=box) for box in boxes]
+    points_xy = tuple((x, y) for x, y, _ in points)
+    return [
+        ObjectPrompt(points_xy, tuple(label for *_, label in points), boxes[0] if boxes else None)
+    ]

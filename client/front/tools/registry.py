@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from starlette.routing import Route
 
 from front.service import FrontService
-from front.tools import cvat, label_studio
+from front.tools import cvat, label_studio, qupath, roboflow, x_anylabeling
 from front.tools.image_fetching import ImageFetcher
 from front.tools.settings import ToolSettings
 
@@ -15,6 +15,9 @@ _Routes = Callable[[FrontService, ToolSettings, ImageFetcher], list[Route]]
 TOOLS: Mapping[str, _Routes] = {
     label_studio.NAME: lambda *parts: label_studio.LabelStudio(*parts).routes(),
     cvat.NAME: lambda *parts: cvat.Cvat(*parts).routes(),
+    x_anylabeling.NAME: lambda *parts: x_anylabeling.XAnyLabeling(*parts).routes(),
+    qupath.NAME: lambda *parts: qupath.QuPath(*parts).routes(),
+    roboflow.NAME: lambda *parts: roboflow.Roboflow(*parts).routes(),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-TOOL_NAMES = ("label_studio", "cvat")
+TOOL_NAMES = ("label_studio", "cvat", "x_anylabeling", "qupath", "roboflow")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]?#]+)(?::(\d{1,5}))?")
 
@@ -41,8 +41,12 @@ class ToolLimits:
     max_label_config_bytes: int = 1_000_000
     # Objects of one request: the server's own limit on elements is tighter for large images.
     max_objects: int = 64
-    # Cells of a mask as rows of 0 and 1 in JSON: two bytes each on the wire, eight in memory.
-    max_json_mask_cells: int = 30_000_000
+    # Pixels of the boxes of all masks of an image, unpacked one by one: some 10 ns each of one thread.
+    max_generated_pixels: int = 2_000_000_000
+    # Edges of pixels that all exact outlines of an answer have together: 100 bytes each while they are found.
+    max_outline_edges: int = 2_000_000
+    # Cells of masks that travel unpacked: as rows of 0 and 1 in JSON, two bytes each, or as logits, four.
+    max_mask_cells: int = 30_000_000
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def encode_flow(
 ) -> Flow[ImageHandle]:
     """Have the server encode and keep an image (or look up one it has), without predicting anything."""
     request = InferRequest(EMBEDDING_MODEL, _image_inputs(image_bytes, image_id), IMAGE_FACTS)
-    answer = yield from _send(request, options, Deadline(options.timeout_s))
+    answer = yield from send(request, options, Deadline(options.timeout_s))
     known_id, original_hw = read_image_facts(answer)
     return ImageHandle(known_id, original_hw, image_bytes, is_named=image_id is not None)
 
@@ -105,7 +105,7 @@ def forget_flow(image_id: str, options: CallOptions) -> Flow[None]:
     """Have the server drop an image under all its ids."""
     inputs = {"image_id": bytes_tensor(image_id), "forget": np.array([True])}
     request = InferRequest(EMBEDDING_MODEL, inputs, IMAGE_FACTS[:1])
-    yield from _send(request, options, Deadline(options.timeout_s))
+    yield from send(request, options, Deadline(options.timeout_s))
 
 
 def segment_flow(
@@ -176,7 +176,7 @@ def _send_known(
     """Send a request that names its image; again with the image where the server has forgotten it."""
     deadline = Deadline(options.timeout_s)
     try:
-        return (yield from _send(make(_image_inputs(None, handle.image_id)), options, deadline))
+        return (yield from send(make(_image_inputs(None, handle.image_id)), options, deadline))
     except ImageNotFoundError:
         if handle.image_bytes is None:
             raise
@@ -205,14 +205,19 @@ def _resend(request: InferRequest, options: CallOptions, deadline: Deadline) -> 
     """
     for pause_s in options.retry.pauses_s():
         try:
-            return (yield from _send(request, options, deadline))
+            return (yield from send(request, options, deadline))
         except ImageNotFoundError:
             yield Pause(min(pause_s, deadline.remaining_s()))
-    return (yield from _send(request, options, deadline))
+    return (yield from send(request, options, deadline))
 
 
-def _send(request: InferRequest, options: CallOptions, deadline: Deadline) -> Flow[Tensors]:
-    """Send a request; when the server cannot serve it now, wait and send it again."""
+def send(
+    request: InferRequest,
+    options: CallOptions,
+    deadline: Deadline,
+    is_safe: Callable[[ServerUnavailableError], bool] = lambda _: True,
+) -> Flow[Tensors]:
+    """Send a request; when the server cannot serve it now, and sending it twice is safe, send it again."""
     request = replace(request, request_id=options.request_id)
     was_there = False
     for pause_s in options.retry.pauses_s():
@@ -220,6 +225,8 @@ def _send(request: InferRequest, options: CallOptions, deadline: Deadline) -> Fl
             return (yield replace(request, timeout_s=deadline.remaining_s()))
         except ServerUnavailableError as error:
             if isinstance(error, ServerUnreachableError) and not was_there:
+                raise
+            if not is_safe(error):
                 raise
             was_there = True
             if pause_s >= deadline.remaining_s():

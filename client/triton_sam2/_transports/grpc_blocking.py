@@ -82,7 +82,7 @@ def infer_arguments(request: InferRequest, credentials: Credentials) -> dict[str
         "outputs": [triton.InferRequestedOutput(name) for name in request.outputs],
         "request_id": request.request_id,
         "client_timeout": request.timeout_s,
-        "headers": dict(credentials.headers),
+        "headers": {**credentials.headers, **request.headers},
     }
 
 

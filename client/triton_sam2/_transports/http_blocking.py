@@ -41,7 +41,7 @@ class HttpTransport:
         if self._is_closed:
             raise closed_error()
         body, header_length = encode_request(request)
-        headers = {**self._headers, "Content-Type": "application/octet-stream"}
+        headers = {**self._headers, **request.headers, "Content-Type": "application/octet-stream"}
         if header_length is not None:
             headers[_HEADER_LENGTH] = str(header_length)
         response = self._post(f"/v2/models/{request.model}/infer", body, headers, request.timeout_s)

@@ -29,6 +29,8 @@ class InferRequest:
     outputs: tuple[str, ...]
     request_id: str = ""
     timeout_s: float = 60.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside the connection's own, for gateways that route by them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,14 @@ class Pause:
     seconds: float
 
 
-Step: TypeAlias = InferRequest | Pause
+@dataclass(frozen=True)
+class Work:
+    """Something that takes its time, such as decoding a frame; an event loop does it on a thread."""
+
+    run: Callable[[], object]
+
+
+Step: TypeAlias = InferRequest | Pause | Work
 Flow: TypeAlias = Generator[Step, Tensors, T]
 
 
@@ -87,7 +96,7 @@ def run_flow(flow: Flow[T], transport: Transport, sleep: Callable[[float], None]
         step = next(flow)
         while True:
             try:
-                answer = _perform(step, transport, sleep)
+                answer = perform(step, transport, sleep)
             except TritonSam2Error as error:
                 step = flow.throw(error)
             else:
@@ -95,6 +104,8 @@ def run_flow(flow: Flow[T], transport: Transport, sleep: Callable[[float], None]
     except StopIteration as stop:
         result: T = stop.value
         return result
+    finally:
+        flow.close()  # at an error that is not ours, or an interruption
 
 
 async def run_flow_async(
@@ -107,7 +118,7 @@ async def run_flow_async(
         step = next(flow)
         while True:
             try:
-                answer = await _perform_async(step, transport, sleep)
+                answer = await perform_async(step, transport, sleep)
             except TritonSam2Error as error:
                 step = flow.throw(error)
             else:
@@ -115,20 +126,30 @@ async def run_flow_async(
     except StopIteration as stop:
         result: T = stop.value
         return result
+    finally:
+        flow.close()
 
 
-def _perform(step: Step, transport: Transport, sleep: Callable[[float], None]) -> Tensors:
+def perform(step: Step, transport: Transport, sleep: Callable[[float], None]) -> Tensors:
+    """One step of a flow, blocking."""
     if isinstance(step, Pause):
         sleep(step.seconds)
+        return {}
+    if isinstance(step, Work):
+        step.run()
         return {}
     return transport.infer(step)
 
 
-async def _perform_async(
+async def perform_async(
     step: Step, transport: AsyncTransport, sleep: Callable[[float], Awaitable[None]]
 ) -> Tensors:
+    """One step of a flow, awaited."""
     if isinstance(step, Pause):
         await sleep(step.seconds)
+        return {}
+    if isinstance(step, Work):
+        await asyncio.to_thread(step.run)
         return {}
     return await transport.infer(step)
 

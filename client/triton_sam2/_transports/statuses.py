@@ -12,6 +12,8 @@ from triton_sam2._errors import (
     ServerError,
     ServerUnavailableError,
     ServerUnreachableError,
+    SessionExistsError,
+    SessionNotFoundError,
     TritonSam2Error,
 )
 from triton_sam2._transports.urls import Endpoint
@@ -30,6 +32,7 @@ _HTTP_STATUSES = {
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     408: "DEADLINE_EXCEEDED",
+    409: "ALREADY_EXISTS",
     413: "INVALID_ARGUMENT",
     429: "UNAVAILABLE",
     499: "CANCELLED",
@@ -41,12 +44,17 @@ _EXCEPTIONS: dict[str, type[TritonSam2Error]] = {
     "INVALID_ARGUMENT": InvalidInputError,
     "OUT_OF_RANGE": InvalidInputError,
     "NOT_FOUND": ImageNotFoundError,
+    "ALREADY_EXISTS": SessionExistsError,
     "UNAVAILABLE": ServerUnavailableError,
     "RESOURCE_EXHAUSTED": ServerUnavailableError,
     "DEADLINE_EXCEEDED": CallTimeoutError,
     "CANCELLED": CallCancelledError,
     "UNAUTHENTICATED": AccessDeniedError,
     "PERMISSION_DENIED": AccessDeniedError,
+}
+_NOT_FOUND: dict[str, type[TritonSam2Error]] = {
+    "session_id": SessionNotFoundError,
+    "object_id": InvalidInputError,
 }
 
 
@@ -64,6 +72,9 @@ def error_from_status(status: str, message: str) -> TritonSam2Error:
     if "unknown model" in text.lower():
         # Triton says so with various statuses, NOT_FOUND among them, which otherwise means an image.
         return ModelNotFoundError(text)
+    if status == "NOT_FOUND":
+        # What was not found is the tensor that the message begins with.
+        return _NOT_FOUND.get(text.partition(":")[0], ImageNotFoundError)(text)
     return _EXCEPTIONS.get(status, ServerError)(text)
 
 

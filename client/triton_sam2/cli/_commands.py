@@ -7,6 +7,7 @@ from triton_sam2.cli._cache import forget, warm
 from triton_sam2.cli._everything import everything
 from triton_sam2.cli._segment import segment
 from triton_sam2.cli._status import status
+from triton_sam2.cli._track import track
 
 commands = typer.Typer(
     name="triton-sam2",
@@ -15,7 +16,7 @@ commands = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 error, 2 invalid input, 3 no server, 4 unknown image.",
+    epilog="Exit codes: 0 done, 1 error, 2 invalid input, 3 no server, 4 unknown image or session.",
 )
-for command in (segment, everything, batch, status, warm, forget):
+for command in (segment, everything, batch, track, status, warm, forget):
     commands.command()(command)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from triton_sam2._clients.blocking import SAM2TritonClient
+from triton_sam2._clients.video_blocking import SAM2VideoClient
 from triton_sam2._errors import InvalidInputError
 from triton_sam2._transports.credentials import checked_headers
 
@@ -60,6 +61,12 @@ class Connection:
     def client(self) -> SAM2TritonClient:
         """A client as these options say."""
         return SAM2TritonClient(
+            self.url, timeout=self.timeout, headers=self.headers(), **self.tls_files()
+        )
+
+    def video_client(self) -> SAM2VideoClient:
+        """A client for videos as these options say."""
+        return SAM2VideoClient(
             self.url, timeout=self.timeout, headers=self.headers(), **self.tls_files()
         )
 

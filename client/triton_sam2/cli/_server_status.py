@@ -126,12 +126,17 @@ def _read_metrics(url: str, timeout_s: float) -> str | None:
 
 
 def cache_figures(metrics: str) -> dict[str, float]:
-    """The embedding cache's counters and gauges by their short names."""
-    return {
-        name.removeprefix(CACHE_METRIC).removesuffix("_total"): value
-        for name, labels, value in _samples(metrics)
-        if name.startswith(CACHE_METRIC) and not labels and "encode_seconds" not in name
-    }
+    """The embedding cache's counters and gauges by their short names, of all tenants together."""
+    figures: dict[str, float] = {}
+    for name, labels, value in _samples(metrics):
+        if (
+            name.startswith(CACHE_METRIC)
+            and "encode_seconds" not in name
+            and labels.keys() <= {"tenant"}
+        ):
+            short = name.removeprefix(CACHE_METRIC).removesuffix("_total")
+            figures[short] = figures.get(short, 0.0) + value
+    return figures
 
 
 def inference_counts(metrics: str) -> dict[str, int]:

@@ -9,13 +9,23 @@ itself, which stays in the server, raises NotOverServerError.
 """
 
 from triton_sam2.sam2_api.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from triton_sam2.sam2_api.build_sam import ServerModel, build_sam2, build_sam2_hf
+from triton_sam2.sam2_api.build_sam import (
+    build_sam2,
+    build_sam2_hf,
+    build_sam2_video_predictor,
+    build_sam2_video_predictor_hf,
+)
 from triton_sam2.sam2_api.sam2_image_predictor import SAM2ImagePredictor
+from triton_sam2.sam2_api.sam2_video_predictor import SAM2VideoPredictor
+from triton_sam2.sam2_api.server_model import ServerModel
 
 __all__ = [
     "SAM2AutomaticMaskGenerator",
     "SAM2ImagePredictor",
+    "SAM2VideoPredictor",
     "ServerModel",
     "build_sam2",
     "build_sam2_hf",
+    "build_sam2_video_predictor",
+    "build_sam2_video_predictor_hf",
 ]

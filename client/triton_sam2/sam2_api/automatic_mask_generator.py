@@ -12,9 +12,9 @@ from triton_sam2._errors import InvalidInputError
 from triton_sam2._extras import require
 from triton_sam2._inputs.generator import GeneratorParameters
 from triton_sam2._results.generated import MaskRecord
-from triton_sam2.sam2_api.build_sam import (
+from triton_sam2.sam2_api.build_sam import build_sam2_hf
+from triton_sam2.sam2_api.server_model import (
     ModelLike,
-    build_sam2_hf,
     for_the_model,
     server_model,
 )

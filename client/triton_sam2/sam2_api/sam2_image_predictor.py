@@ -12,9 +12,9 @@ from PIL import Image
 
 from triton_sam2._errors import InvalidInputError, NoImageError
 from triton_sam2._inputs.images import ImageHandle
-from triton_sam2.sam2_api.build_sam import (
+from triton_sam2.sam2_api.build_sam import build_sam2_hf
+from triton_sam2.sam2_api.server_model import (
     ModelLike,
-    build_sam2_hf,
     for_the_model,
     not_over_server,
     server_model,

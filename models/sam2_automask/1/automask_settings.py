@@ -19,6 +19,7 @@ LEAST_VALUES = {
     "planes_at_once": 1,
     "max_running": 1,
     "max_waiting": 0,
+    "tenant_percent": 1,
     "max_output_bytes": 0,
     "max_encoded_pixels": 0,
 }
@@ -46,6 +47,7 @@ class AutomaskSettings:
     max_seconds: int
     max_running: int
     max_waiting: int
+    tenant_percent: int
 
 
 def parse_settings(parameters: Parameters) -> AutomaskSettings:
@@ -69,4 +71,5 @@ def parse_settings(parameters: Parameters) -> AutomaskSettings:
         max_seconds=values["max_seconds"],
         max_running=values["max_running"],
         max_waiting=values["max_waiting"],
+        tenant_percent=values["tenant_percent"],
     )

@@ -20,6 +20,7 @@ from inner_models import InnerModelError, call, restore_code
 from mask_answer import answer_tensors, parse_formats
 from mask_encoding import InvalidOutputError
 from mask_generation import Embedding, MaskGeneration, RetiredEmbeddingError, on_thread
+from request_caller import Callers, InvalidCallerError
 from shared_words import RETIRED
 from stop_notice import ServerStoppingError, StopNotice
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse
@@ -46,6 +47,7 @@ REFUSALS = {
     InvalidParameterError: (None, "INVALID_ARG"),
     InvalidOutputError: (None, "INVALID_ARG"),
     InvalidTextError: (None, "INVALID_ARG"),
+    InvalidCallerError: (None, "INVALID_ARG"),
     OverloadedError: ("overloaded", "UNAVAILABLE"),
     ServerStoppingError: (None, "UNAVAILABLE"),
     NoSharedMemoryError: (None, "UNAVAILABLE"),
@@ -60,8 +62,12 @@ class TritonPythonModel:
         self.metrics = AutomaskMetrics(pb_utils)
         self.stop_notice = StopNotice.from_environment(os.environ)
         generation = self.settings.generation
+        self.callers = Callers.from_environment(os.environ)
         self.turns = Turns(
-            self.settings.max_running, self.settings.max_waiting, self.metrics.set_load
+            self.settings.max_running,
+            self.settings.max_waiting,
+            self.metrics.set_load,
+            self.settings.tenant_percent,
         )
         # For each running request: planes, one batch and one crop ahead.
         workers = self.settings.max_running * (generation.planes_at_once + 4)
@@ -91,13 +97,14 @@ class TritonPythonModel:
 
     async def _respond(self, request):
         # Refused before anything is waited for.
+        tenant = self.callers.read(request.parameters()).tenant
         text = read(request, "parameters")
         parameters = parse_parameters(
             None if text is None else text[0], self.settings.max_parameters_bytes
         )
         mask_format = read(request, "mask_format")
         formats = parse_formats(None if mask_format is None else mask_format.tolist())
-        async with self.turns.turn():
+        async with self.turns.turn(tenant):
             started = time.monotonic()
 
             def check():
@@ -110,9 +117,13 @@ class TritonPythonModel:
                         f" {generation.counts.crops} finished crops; ask for fewer points or crops"
                     )
 
-            image = _Image(read(request, "image"), read(request, "image_id"))
+            image = _Image(
+                read(request, "image"),
+                read(request, "image_id"),
+                self.callers.inner_parameters(tenant),
+            )
             generation = MaskGeneration(
-                parameters, self.settings.generation, image.encode_crop, _decode, check
+                parameters, self.settings.generation, image.encode_crop, self._decode, check
             )
             read_text(request, "image_id")  # refuses what is no text
             self.stop_notice.check()
@@ -129,19 +140,44 @@ class TritonPythonModel:
         self.metrics.count("requests")
         return answer(tensors | {"cached_image_id": image.cached_image_id})
 
+    async def _decode(self, embedding, prompts):
+        rows = len(prompts.token_labels)
+        mask_input = prompts.mask_input
+        if mask_input is None:
+            side = embedding.tensors["high_res_feats_0"].shape[
+                -1
+            ]  # planes have this map's size, S/4
+            mask_input = np.zeros((rows, 1, side, side), np.float32)
+        inputs = {
+            **embedding.tensors,
+            "unit_point_coords": prompts.unit_point_coords,
+            "token_labels": prompts.token_labels,
+            "dense_mask_input": mask_input,
+            "has_mask_input": np.full(rows, prompts.mask_input is not None, np.float32),
+        }
+        outputs = await call("sam2_decoder", inputs, PLANES)
+        if not outputs["fingerprint_matches"][0]:
+            await call(
+                "sam2_embedding",
+                {"retired_fingerprint": embedding.tensors["encoder_fingerprint"]},
+                [],
+                self.callers.inner_parameters(),
+            )
+            raise RetiredEmbeddingError(RETIRED)
+        return outputs["plane_logits"], outputs["plane_ious"]
+
 
 class _Image:
     """A request's image, its id or both, and what sam2_embedding makes of them."""
 
-    def __init__(self, image, image_id):
+    def __init__(self, image, image_id, caller):
         self._image = {} if image is None else {"image": image}
         self._image_id = {} if image_id is None else {"image_id": image_id}
+        self._caller = caller
         self.cached_image_id = None
 
     async def encode(self):
-        outputs = await call(
-            "sam2_embedding", self._image | self._image_id, EMBEDDING_TENSORS + IMAGE_FACTS
-        )
+        outputs = await self._embed(self._image | self._image_id)
         self.cached_image_id = outputs["cached_image_id"]
         return _embedding(outputs)
 
@@ -149,34 +185,14 @@ class _Image:
         # Where the image came along its bytes say which it is, whatever became of its name meanwhile.
         which = self._image or {"image_id": self.cached_image_id}
         inputs = which | {"crop_box": np.array(box_xyxy, np.int32)}
-        return _embedding(await call("sam2_embedding", inputs, EMBEDDING_TENSORS + IMAGE_FACTS))
+        return _embedding(await self._embed(inputs))
+
+    async def _embed(self, inputs):
+        wanted = EMBEDDING_TENSORS + IMAGE_FACTS
+        return await call("sam2_embedding", inputs, wanted, self._caller)
 
 
 def _embedding(outputs):
     tensors = {name: outputs[name] for name in EMBEDDING_TENSORS}
     height, width = outputs["original_hw"].tolist()
     return Embedding(tensors, (height, width))
-
-
-async def _decode(embedding, prompts):
-    rows = len(prompts.token_labels)
-    mask_input = prompts.mask_input
-    if mask_input is None:
-        side = embedding.tensors["high_res_feats_0"].shape[-1]  # planes have this map's size, S/4
-        mask_input = np.zeros((rows, 1, side, side), np.float32)
-    inputs = {
-        **embedding.tensors,
-        "unit_point_coords": prompts.unit_point_coords,
-        "token_labels": prompts.token_labels,
-        "dense_mask_input": mask_input,
-        "has_mask_input": np.full(rows, prompts.mask_input is not None, np.float32),
-    }
-    outputs = await call("sam2_decoder", inputs, PLANES)
-    if not outputs["fingerprint_matches"][0]:
-        await call(
-            "sam2_embedding",
-            {"retired_fingerprint": embedding.tensors["encoder_fingerprint"]},
-            [],
-        )
-        raise RetiredEmbeddingError(RETIRED)
-    return outputs["plane_logits"], outputs["plane_ious"]

@@ -1,48 +1,68 @@
-"""Who is worked on and who waits: a bounded number of each, first come, first served."""
+"""Who is worked on and who waits: a bounded number of each, tenants in turns, each of them with a share."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from fair_turns import FairTurns
+from tenant_shares import NO_TENANT, ShareFullError, TenantShares
+
 
 class OverloadedError(RuntimeError):
-    """More requests wait than the server lets wait."""
+    """More requests wait than the server lets wait, of everybody or of this tenant."""
 
 
 class Turns:
-    """At most max_running requests at a time and max_waiting that wait; `changed` hears of changes."""
+    """At most max_running requests at a time and max_waiting that wait; `changed` hears of changes.
+
+    A tenant has at most `tenant_percent` of either, and at least one that runs.
+    """
 
     def __init__(
-        self, max_running: int, max_waiting: int, changed: Callable[[int, int], None]
+        self,
+        max_running: int,
+        max_waiting: int,
+        changed: Callable[[int, int], None],
+        tenant_percent: int = 100,
     ) -> None:
-        self._max_running = max_running
-        self._max_waiting = max_waiting
         self._changed = changed
-        self._slots = asyncio.Semaphore(max_running)
+        limit = f"max_running {max_running}, max_waiting {max_waiting}"
+        self._places = TenantShares(limit, max_running + max_waiting, tenant_percent)
+        self._turns = FairTurns(max_running, max(1, max_running * tenant_percent // 100))
         self.running = 0
         self.waiting = 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, tenant: str = NO_TENANT) -> AsyncIterator[None]:
         """Waits for a turn and holds it; raises OverloadedError where too many wait already."""
-        if self.running + self.waiting >= self._max_running + self._max_waiting:
+        try:
+            self._places.take(tenant)
+        except ShareFullError as error:
             raise OverloadedError(
-                f"parameters: {self.running} images are being segmented as a whole and {self.waiting} wait"
-                f" (max_running {self._max_running}, max_waiting {self._max_waiting}); try again in a moment"
-            )
+                "parameters: as many images are segmented as a whole, or wait for it, as may"
+                f" ({error}); try again in a moment"
+            ) from error
+        try:
+            async with self._turn(tenant):
+                yield
+        finally:
+            self._places.give_back(tenant)
+
+    @asynccontextmanager
+    async def _turn(self, tenant: str) -> AsyncIterator[None]:
         self._count(0, 1)
+        waits = True
         try:
-            await self._slots.acquire()
+            async with self._turns.turn(tenant):
+                self._count(1, -1)
+                waits = False
+                yield
         finally:
-            self._count(0, -1)
-        self._count(1, 0)
-        try:
-            yield
-        finally:
-            self._count(-1, 0)
-            self._slots.release()
+            if waits:
+                self._count(0, -1)
+            else:
+                self._count(-1, 0)
 
     def _count(self, running: int, waiting: int) -> None:
         self.running += running

@@ -6,12 +6,12 @@ Each update of a Triton metric costs tens of microseconds, so requests only coun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from embedding_cache import EmbeddingCache
-from embedding_service import EmbeddingService
 from metric_families import MetricFamilies
 from request_gate import RequestGate
+from tenants import Tenants
 
 ENCODE_SECONDS_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
@@ -39,28 +39,30 @@ GAUGES = {
     "bytes": "Bytes of embeddings in the cache",
     "names": "Image ids that stand for images in the cache",
     "pending_encodes": "Encodes in flight or waiting",
+}
+GATE_GAUGES = {
     "requests_in_flight": "Requests taken on and not answered yet",
 }
 
 
 class CacheMetrics:
-    """Publishes the counts of a cache, its service and the gate before it; `pb_utils` is Triton's module."""
+    """Publishes the counts of tenants' caches and services and of the gate before them.
 
-    def __init__(
-        self, pb_utils: Any, cache: EmbeddingCache, service: EmbeddingService, gate: RequestGate
-    ) -> None:
-        self._cache = cache
-        self._service = service
+    A tenant's have its name as a label; without tenants there is no label. `pb_utils` is Triton's module.
+    """
+
+    def __init__(self, pb_utils: Any, tenants: Tenants, gate: RequestGate) -> None:
+        self._tenants = tenants
         self._gate = gate
         self._families = MetricFamilies(pb_utils, "sam2_embedding_cache")
-        self._counters = self._families.counters(SERVICE_COUNTERS | GATE_COUNTERS | CACHE_COUNTERS)
-        self._gauges = self._families.gauges(GAUGES)
+        self._gate_figures = _Figures(self._families, GATE_COUNTERS, GATE_GAUGES, {})
+        self._figures: dict[str, _Figures] = {}
         self._encode_seconds = self._families.histogram(
             "encode_seconds",
             "Seconds from image bytes to embeddings, preprocessing included",
             ENCODE_SECONDS_BUCKETS,
         )
-        self._published = dict.fromkeys(self._counters, 0)
+        self.publish()
 
     def observe_encode(self, seconds: float) -> None:
         """Counts one finished encode; rare enough to be published at once."""
@@ -68,14 +70,52 @@ class CacheMetrics:
 
     def publish(self) -> None:
         """Carries over what changed since the last call."""
-        current = vars(self._service.counts) | vars(self._cache.counts)
-        current = current | {"refused_requests": self._gate.refused}
-        for name, metric in self._counters.items():
-            if current[name] > self._published[name]:
-                metric.increment(current[name] - self._published[name])
-                self._published[name] = current[name]
-        self._gauges["entries"].set(len(self._cache))
-        self._gauges["bytes"].set(self._cache.size_bytes)
-        self._gauges["names"].set(self._cache.names)
-        self._gauges["pending_encodes"].set(self._service.pending_encodes)
-        self._gauges["requests_in_flight"].set(self._gate.in_flight)
+        self._gate_figures.publish(
+            {"refused_requests": self._gate.refused, "requests_in_flight": self._gate.in_flight}
+        )
+        services = dict(self._tenants.services())
+        # Those of tenants who are gone go too.
+        self._figures = {name: self._figures_of(name) for name in services}
+        for name, service in services.items():
+            self._figures[name].publish(
+                vars(service.counts)
+                | vars(service.cache.counts)
+                | {
+                    "entries": len(service.cache),
+                    "bytes": service.cache.size_bytes,
+                    "names": service.cache.names,
+                    "pending_encodes": service.pending_encodes,
+                }
+            )
+
+    def _figures_of(self, tenant: str) -> _Figures:
+        labels = {"tenant": tenant} if tenant else {}
+        return self._figures.get(tenant) or _Figures(
+            self._families, SERVICE_COUNTERS | CACHE_COUNTERS, GAUGES, labels
+        )
+
+
+class _Figures:
+    """Counters and gauges of the same labels, updated where their values changed."""
+
+    def __init__(
+        self,
+        families: MetricFamilies,
+        counters: Mapping[str, str],
+        gauges: Mapping[str, str],
+        labels: Mapping[str, str],
+    ) -> None:
+        self._counters = families.counters(counters, labels)
+        self._gauges = families.gauges(gauges, labels)
+        self._published = dict.fromkeys([*self._counters, *self._gauges], 0)
+
+    def publish(self, current: Mapping[str, int]) -> None:
+        for name, before in self._published.items():
+            now = current[name]
+            if now == before:
+                continue
+            if name in self._counters:
+                self._counters[name].increment(now - before)
+            else:
+                self._gauges[name].set(now)
+            self._published[name] = now

@@ -1,4 +1,4 @@
-"""What the server remembers of images: embeddings by content, and ids as names for them.
+"""What the server remembers of a tenant's images: embeddings by content, and ids as names for them.
 
 Pure bookkeeping for one thread: no Triton, no clock of its own, no I/O.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from cache_budget import CacheBudget
+from tenant_shares import NO_TENANT
 
 CONTENT_ID_PREFIX = "sha256:"
 
@@ -40,16 +42,15 @@ class ImageEmbedding:
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """budget_bytes and idle_seconds bound what is kept; max_names_per_image bounds ids per image."""
+    """How long an image is kept that nobody asks for, and how many ids it may have."""
 
-    budget_bytes: int
     idle_seconds: float
     max_names_per_image: int
 
 
 @dataclass
 class CacheCounts:
-    """What left the cache so far, by reason; rejected counts embeddings larger than the whole budget."""
+    """What left the cache so far, by reason; rejected counts embeddings that had no room at all."""
 
     evictions: int = 0
     expirations: int = 0
@@ -75,11 +76,23 @@ class EmbeddingCache:
 
     A crop of an image is an entry of its own that goes when the image does; asking for it is asking for the
     image.
+
+    Each tenant has a cache of its own, which knows of no other. What they share is the budget: another
+    tenant's images may push out this one's (see CacheBudget).
     """
 
-    def __init__(self, limits: CacheLimits, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: CacheLimits,
+        now: Callable[[], float],
+        budget: CacheBudget,
+        tenant: str = NO_TENANT,
+    ) -> None:
         self._limits = limits
         self._now = now
+        self._budget = budget
+        self.tenant = tenant
+        budget.join(self)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._digest_of_name: dict[str, str] = {}
         self._bytes = 0
@@ -114,13 +127,13 @@ class EmbeddingCache:
         return entry.embedding
 
     def put(self, digest: str, embedding: ImageEmbedding, crop_of: str | None = None) -> bool:
-        """Keeps an image, at the cost of the least recently used ones; False where it exceeds the budget.
+        """Keeps an image, at the cost of less recently used ones; False where the budget has no room for it.
 
         An image that is there already is replaced and keeps its names and crops. A crop (`crop_of` an
         image, which `digest` then is no hash of) is kept as long as its image is: False where that is not,
         or would have to go.
         """
-        if embedding.size_bytes > self._limits.budget_bytes:
+        if not self._budget.may_hold(self, embedding.size_bytes):
             self.counts.rejected += 1
             return False
         if crop_of is not None:
@@ -132,13 +145,13 @@ class EmbeddingCache:
         if previous is not None:
             self._bytes -= previous.embedding.size_bytes
             entry.names, entry.crops = previous.names, previous.crops
-        while self._bytes + embedding.size_bytes > self._limits.budget_bytes:
-            self._drop(next(iter(self._entries)))
-            self.counts.evictions += 1
+        has_room = self._budget.make_room(self, embedding.size_bytes)
+        if not has_room or (crop_of is not None and crop_of not in self._entries):
+            self.counts.rejected += 1
+            if previous is not None:
+                self._let_go(digest, previous)
+            return False
         if crop_of is not None:
-            if crop_of not in self._entries:
-                self.counts.rejected += 1
-                return False
             self._entries[crop_of].crops.add(digest)
         self._entries[digest] = entry
         self._bytes += embedding.size_bytes
@@ -177,6 +190,14 @@ class EmbeddingCache:
             return None if entry is None or entry.image is not None else digest
         return self._digest_of_name.get(image_id)
 
+    def evict_oldest(self) -> bool:
+        """Drops the least recently used image, to make room; False where there is none."""
+        if not self._entries:
+            return False
+        self._drop(next(iter(self._entries)))
+        self.counts.evictions += 1
+        return True
+
     def forget(self, digest: str) -> bool:
         """Drops an image and all of its names; False where it was not kept."""
         if digest not in self._entries:
@@ -208,6 +229,11 @@ class EmbeddingCache:
         self.counts.retired += len(retired)
         return len(retired)
 
+    def any_of(self, fingerprint: int) -> ImageEmbedding | None:
+        """Some embedding by the weights of this fingerprint; it is not younger for that."""
+        kept = (entry.embedding for entry in self._entries.values())
+        return next((one for one in kept if one.fingerprint == fingerprint), None)
+
     def _is_idle(self, entry: _Entry) -> bool:
         return self._now() - entry.last_used > self._limits.idle_seconds
 
@@ -221,6 +247,10 @@ class EmbeddingCache:
         if entry is None:
             return
         self._bytes -= entry.embedding.size_bytes
+        self._let_go(digest, entry)
+
+    def _let_go(self, digest: str, entry: _Entry) -> None:
+        """Of an entry that was taken out: its crops, its names, its place under its image."""
         for crop in entry.crops:
             self._drop(crop)
         holder = self._entries.get(entry.image or "")

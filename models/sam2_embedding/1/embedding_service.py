@@ -1,45 +1,29 @@
 """Finds an image's embeddings: in the cache, in an encode that is under way, or by encoding it now.
 
-Runs on one asyncio event loop and never imports Triton; how an image is encoded is handed in.
+Runs on one asyncio event loop and never imports Triton.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from embedding_cache import CONTENT_ID_PREFIX, EmbeddingCache, ImageEmbedding
+from encode_queue import CropBox, EncodeQueue, OverloadedError
+from image_ids import InvalidRequestError, check_content_id, check_id, quoted, sha256
 from pending_names import PendingNames
-
-# x0, y0, x1, y1 in pixels of the upright image.
-CropBox = tuple[int, int, int, int]
-# Hashing less than this takes well under a millisecond: not worth a thread.
-HASH_INLINE_BYTES = 1 << 18
-
-
-class InvalidRequestError(ValueError):
-    """The request names no image, or names it wrongly."""
 
 
 class ImageNotFoundError(LookupError):
     """No image of that id is kept, and the request brought no bytes to encode."""
 
 
-class OverloadedError(RuntimeError):
-    """More images wait to be encoded than the server takes on."""
-
-
 @dataclass(frozen=True)
 class ServiceLimits:
-    """Longest image id and image file in bytes, and how many images (and bytes) may be encoded or wait."""
+    """Longest image file and image id, in bytes."""
 
     max_image_bytes: int
     max_image_id_bytes: int
-    max_concurrent_encodes: int
-    max_pending_encodes: int
-    max_pending_image_bytes: int
 
 
 @dataclass
@@ -68,13 +52,15 @@ class _Flight:
     """An encode that is under way, shared by all who ask for the same bytes."""
 
     task: asyncio.Task[ImageEmbedding]
-    image_bytes: int
     image: str  # the digest, also where a crop of it is encoded
     keep: bool = True
 
 
 class EmbeddingService:
-    """The four cases of an image and its id, single flight per image, and the bounds on encoding.
+    """The four cases of an image and its id, and single flight per image; for one tenant.
+
+    Another tenant has another service and another cache: of each other's images they learn nothing, not even
+    by how long an answer takes. What they share is the queue before the encoder, and the budget.
 
     An encode belongs to nobody: a caller that is cancelled leaves it running, and its result ends in the
     cache. A name is given to an image once its encode has succeeded, so that a broken file never takes an
@@ -84,13 +70,12 @@ class EmbeddingService:
     def __init__(
         self,
         cache: EmbeddingCache,
-        encode: Callable[[bytes, CropBox | None], Awaitable[ImageEmbedding]],
+        queue: EncodeQueue,
         limits: ServiceLimits,
     ) -> None:
-        self._cache = cache
-        self._encode = encode
+        self.cache = cache
+        self._queue = queue
         self._limits = limits
-        self._encoders = asyncio.Semaphore(limits.max_concurrent_encodes)
         self._flights: dict[str, _Flight] = {}
         self._pending_names = PendingNames()
         self.counts = ServiceCounts()
@@ -110,10 +95,10 @@ class EmbeddingService:
             InvalidRequestError: neither was given, too large an image, an unusable id, or a content id of
                 other bytes.
             ImageNotFoundError: an id alone that stands for nothing.
-            OverloadedError: the image needs an encode and too many are pending.
+            OverloadedError: the image needs an encode and too many are pending, in all or of this tenant's.
         """
         if image_id is not None:
-            self._check_id(image_id)
+            check_id(image_id, self._limits.max_image_id_bytes)
         # Before it is hashed and copied: sam2_preprocess, which has the same limit, comes after both.
         if image is not None and len(image) > self._limits.max_image_bytes:
             raise InvalidRequestError(
@@ -135,29 +120,29 @@ class EmbeddingService:
             InvalidRequestError: an unusable id.
             ImageNotFoundError: the id stands for nothing.
         """
-        self._check_id(image_id)
+        check_id(image_id, self._limits.max_image_id_bytes)
         digest = self._resolve(image_id)
         if digest is None:
-            raise ImageNotFoundError(f"image_id: nothing is kept under {_quoted(image_id)}")
-        self._cache.forget(digest)
+            raise ImageNotFoundError(f"image_id: nothing is kept under {quoted(image_id)}")
+        self.cache.forget(digest)
         for flight in self._flights.values():
             if flight.image == digest:
                 flight.keep = False
         # Nor do its names fall back to images that it would have taken them from.
         for name in self._pending_names.granted(digest):
-            self._cache.unname(name)
+            self.cache.unname(name)
 
     async def _find_by_content(self, image: bytes, image_id: str | None) -> Found:
-        digest = await _sha256(image)
+        digest = await sha256(image)
         content_id = CONTENT_ID_PREFIX + digest
-        _check_content_id(image_id, content_id)
-        embedding = self._cache.get(digest)
+        check_content_id(image_id, content_id)
+        embedding = self.cache.get(digest)
         if embedding is not None:
             self.counts.hits += 1
             if image_id is not None:
                 # This image came under the name later than any that is still being encoded.
                 self._pending_names.settle(image_id)
-                self._cache.name(image_id, digest)
+                self.cache.name(image_id, digest)
             return Found(embedding, image_id or content_id)
         flight = self._flights.get(digest)
         if flight is None:
@@ -174,7 +159,7 @@ class EmbeddingService:
     async def _find_by_id(self, image_id: str) -> Found:
         digest = self._resolve(image_id)
         if digest is not None:
-            embedding = self._cache.get(digest)
+            embedding = self.cache.get(digest)
             if embedding is not None:
                 self.counts.hits += 1
                 return Found(embedding, image_id)
@@ -185,7 +170,7 @@ class EmbeddingService:
                 return Found(await asyncio.shield(flight.task), image_id)
         self.counts.unknown_ids += 1
         raise ImageNotFoundError(
-            f"image_id: no image is kept under {_quoted(image_id)} (never sent, evicted, or the server"
+            f"image_id: no image is kept under {quoted(image_id)} (never sent, evicted, or the server"
             " restarted); send the image again"
         )
 
@@ -193,13 +178,13 @@ class EmbeddingService:
         self, image: bytes | None, image_id: str | None, crop_box: CropBox
     ) -> Found:
         if image is not None:
-            digest = await _sha256(image)
-            _check_content_id(image_id, CONTENT_ID_PREFIX + digest)
+            digest = await sha256(image)
+            check_content_id(image_id, CONTENT_ID_PREFIX + digest)
         else:
             digest = self._resolve(image_id or "") or ""
         name = image_id or CONTENT_ID_PREFIX + digest
         key = f"{digest}/{','.join(map(str, crop_box))}"
-        embedding = self._cache.get(key)
+        embedding = self.cache.get(key)
         if embedding is not None:
             self.counts.hits += 1
             return Found(embedding, name)
@@ -211,7 +196,7 @@ class EmbeddingService:
         else:
             self.counts.unknown_ids += 1
             raise ImageNotFoundError(
-                f"image_id: this part of {_quoted(name)} is not kept, and the server keeps no image files"
+                f"image_id: this part of {quoted(name)} is not kept, and the server keeps no image files"
                 " to make it from; send the image again"
             )
         self.counts.misses += 1
@@ -221,7 +206,7 @@ class EmbeddingService:
         pending = self._pending_names.latest(image_id)
         if pending is not None:
             return pending
-        kept = self._cache.resolve(image_id)
+        kept = self.cache.resolve(image_id)
         if kept is None and image_id.startswith(CONTENT_ID_PREFIX):
             digest = image_id[len(CONTENT_ID_PREFIX) :]
             flight = self._flights.get(digest)
@@ -229,21 +214,15 @@ class EmbeddingService:
         return kept
 
     def _take_off(self, key: str, image: bytes, digest: str, crop_box: CropBox | None) -> _Flight:
-        pending_bytes = sum(flight.image_bytes for flight in self._flights.values())
-        if (
-            len(self._flights) >= self._limits.max_pending_encodes
-            or pending_bytes + len(image) > self._limits.max_pending_image_bytes
-        ):
+        try:
+            self._queue.take_place(self.cache.tenant, len(image))
+        except OverloadedError:
             self.counts.overloaded += 1
-            raise OverloadedError(
-                f"image: {len(self._flights)} images of {pending_bytes} bytes are being encoded already"
-                f" (max_pending_encodes {self._limits.max_pending_encodes}, max_pending_image_bytes"
-                f" {self._limits.max_pending_image_bytes}); try again in a moment"
-            )
+            raise
         task = asyncio.get_running_loop().create_task(self._fly(key, image, digest, crop_box))
         # An encode whose last caller left may fail unheard; its outcome is counted where it happens.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        flight = self._flights[key] = _Flight(task, len(image), digest)
+        flight = self._flights[key] = _Flight(task, digest)
         return flight
 
     async def _fly(
@@ -251,54 +230,27 @@ class EmbeddingService:
     ) -> ImageEmbedding:
         is_whole = key == digest
         try:
-            async with self._encoders:
+            async with self._queue.turn(self.cache.tenant):
                 self.counts.encodes += 1
-                embedding = await self._encode(image, crop_box)
+                embedding = await self._queue.encode(image, crop_box)
         except BaseException:
             self.counts.failed_encodes += 1
             if is_whole:
                 self._pending_names.failed(digest)
             del self._flights[key]
             raise
+        finally:
+            self._queue.give_back(self.cache.tenant, len(image))
         flight = self._flights.pop(key)
         if not is_whole:
             if flight.keep:
-                self._cache.put(key, embedding, crop_of=digest)
+                self.cache.put(key, embedding, crop_of=digest)
             return embedding
         names = self._pending_names.granted(digest)
-        kept = flight.keep and self._cache.put(digest, embedding)
+        kept = flight.keep and self.cache.put(digest, embedding)
         for name in names:
             if kept:
-                self._cache.name(name, digest)
+                self.cache.name(name, digest)
             else:
-                self._cache.unname(name)
+                self.cache.unname(name)
         return embedding
-
-    def _check_id(self, image_id: str) -> None:
-        length_bytes = len(image_id.encode())
-        if not 1 <= length_bytes <= self._limits.max_image_id_bytes:
-            raise InvalidRequestError(
-                f"image_id: expected 1 to {self._limits.max_image_id_bytes} bytes"
-                f" (max_image_id_bytes), got {length_bytes}"
-            )
-
-
-def _check_content_id(image_id: str | None, content_id: str) -> None:
-    if image_id is not None and image_id.startswith(CONTENT_ID_PREFIX) and image_id != content_id:
-        raise InvalidRequestError(
-            f"image_id: expected {content_id}, which is what image hashes to, or a name without"
-            f" {CONTENT_ID_PREFIX}, got {_quoted(image_id)}"
-        )
-
-
-async def _sha256(data: bytes) -> str:
-    if len(data) < HASH_INLINE_BYTES:
-        return hashlib.sha256(data).hexdigest()
-    # hashlib lets other threads run meanwhile, so cached clicks are answered.
-    digest = await asyncio.get_running_loop().run_in_executor(None, hashlib.sha256, data)
-    return digest.hexdigest()
-
-
-def _quoted(image_id: str) -> str:
-    shown = image_id if len(image_id) <= 80 else image_id[:77] + "..."
-    return repr(shown)

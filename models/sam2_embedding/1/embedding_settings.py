@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from embedding_cache import CacheLimits
 from embedding_service import ServiceLimits
+from encode_queue import EncodeLimits
 from model_parameters import Parameters, read_whole_numbers
+from tenants import TenantLimits
 
 # Every parameter and the least value that makes sense.
 LEAST_VALUES = {
@@ -19,16 +21,21 @@ LEAST_VALUES = {
     "max_concurrent_encodes": 1,
     "max_pending_encodes": 1,
     "max_pending_image_bytes": 1,
+    "tenant_cache_percent": 1,
+    "tenant_pending_percent": 1,
+    "max_tenants": 1,
 }
 
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """The limits of the cache, of the service in front of it and of all requests together."""
+    """The limits of all requests together, and of the tenants behind them."""
 
     max_requests_in_flight: int
-    cache: CacheLimits
-    service: ServiceLimits
+    # What a tenant may have of these, and of all that waits to be encoded.
+    tenant_pending_percent: int
+    max_concurrent_encodes: int
+    tenants: TenantLimits
 
 
 def parse_settings(parameters: Parameters) -> EmbeddingSettings:
@@ -40,16 +47,25 @@ def parse_settings(parameters: Parameters) -> EmbeddingSettings:
     values = read_whole_numbers("sam2_embedding", parameters, LEAST_VALUES)
     return EmbeddingSettings(
         max_requests_in_flight=values["max_requests_in_flight"],
-        cache=CacheLimits(
+        tenant_pending_percent=values["tenant_pending_percent"],
+        max_concurrent_encodes=values["max_concurrent_encodes"],
+        tenants=TenantLimits(
             budget_bytes=values["cache_budget_bytes"],
-            idle_seconds=values["cache_idle_seconds"],
-            max_names_per_image=values["max_names_per_image"],
-        ),
-        service=ServiceLimits(
-            max_image_bytes=values["max_image_bytes"],
-            max_image_id_bytes=values["max_image_id_bytes"],
-            max_concurrent_encodes=values["max_concurrent_encodes"],
-            max_pending_encodes=values["max_pending_encodes"],
-            max_pending_image_bytes=values["max_pending_image_bytes"],
+            cache_percent=values["tenant_cache_percent"],
+            max_tenants=values["max_tenants"],
+            cache=CacheLimits(
+                idle_seconds=values["cache_idle_seconds"],
+                max_names_per_image=values["max_names_per_image"],
+            ),
+            service=ServiceLimits(
+                max_image_bytes=values["max_image_bytes"],
+                max_image_id_bytes=values["max_image_id_bytes"],
+            ),
+            encodes=EncodeLimits(
+                max_concurrent_encodes=values["max_concurrent_encodes"],
+                max_pending_encodes=values["max_pending_encodes"],
+                max_pending_image_bytes=values["max_pending_image_bytes"],
+                tenant_percent=values["tenant_pending_percent"],
+            ),
         ),
     )

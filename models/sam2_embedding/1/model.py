@@ -8,27 +8,30 @@ import asyncio
 import json
 import os
 import time
+from functools import partial
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from answer_room import NoSharedMemoryError
 from cache_metrics import CacheMetrics
-from embedding_cache import EmbeddingCache, ImageEmbedding
-from embedding_service import (
-    EmbeddingService,
-    ImageNotFoundError,
-    InvalidRequestError,
-    OverloadedError,
-)
+from embedding_cache import ImageEmbedding
+from embedding_service import ImageNotFoundError
 from embedding_settings import parse_settings
+from encode_queue import OverloadedError
 from event_loop import EventLoop, respond_at_once
+from image_ids import InvalidRequestError
 from inner_models import InnerModelError, call, restore_code
+from request_caller import Callers, InvalidCallerError
 from request_gate import GateFullError, RequestGate
 from stop_notice import ServerStoppingError, StopNotice
+from tenants import Tenants, TooManyTenantsError
 from triton_tensors import InvalidTextError, answer, read, read_text, refuse, refuse_cancelled
 
 EMBEDDING_OUTPUTS = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
+PADDING_LABEL = -1
 HOUSEKEEPING_SECONDS = 1.0
+# Not the request's fault; it is welcome again in a moment.
+BUSY = (OverloadedError, TooManyTenantsError, ServerStoppingError, NoSharedMemoryError)
 FAILED = "sam2_embedding failed; the server's log says why"
 
 
@@ -36,37 +39,40 @@ class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
         settings = parse_settings(config["parameters"])
-        self.cache = EmbeddingCache(settings.cache, time.monotonic)
-        self.service = EmbeddingService(self.cache, self._encode, settings.service)
-        self.gate = RequestGate(settings.max_requests_in_flight)
-        self.metrics = CacheMetrics(pb_utils, self.cache, self.service, self.gate)
+        self.callers = Callers.from_environment(os.environ)
+        self.tenants = Tenants(settings.tenants, self._encode, time.monotonic)
+        self.gate = RequestGate(settings.max_requests_in_flight, settings.tenant_pending_percent)
+        self.metrics = CacheMetrics(pb_utils, self.tenants, self.gate)
         self.stop_notice = StopNotice.from_environment(os.environ)
         # A BLS call blocks a thread for as long as the inner model takes.
-        workers = 2 * settings.service.max_concurrent_encodes + 4
+        workers = 2 * settings.max_concurrent_encodes + 4
         self.loop = EventLoop("sam2-embedding", workers)
         self.loop.start(self._keep_house())
 
     def execute(self, requests):
         for request in requests:
+            # Here and now, where it is refused: the loop has enough to do.
             try:
-                self.gate.enter()
+                caller = self.callers.read(request.parameters())
+                self.gate.enter(caller.tenant)
+            except InvalidCallerError as error:
+                respond_at_once(request, refuse(error, pb_utils.TritonError.INVALID_ARG))
             except GateFullError as error:
-                # Here and now: the loop has enough to do.
                 respond_at_once(request, refuse(error, pb_utils.TritonError.UNAVAILABLE))
             else:
-                self.loop.serve(request, self._answer)
+                self.loop.serve(request, partial(self._answer, caller))
 
     def finalize(self):
         self.loop.close()
 
-    async def _answer(self, request):
+    async def _answer(self, caller, request):
         try:
-            return await self._respond(request)
+            return await self._respond(caller, request)
         except (InvalidRequestError, InvalidTextError) as error:
             return refuse(error, pb_utils.TritonError.INVALID_ARG)
         except ImageNotFoundError as error:
             return refuse(error, pb_utils.TritonError.NOT_FOUND)
-        except (OverloadedError, ServerStoppingError, NoSharedMemoryError) as error:
+        except BUSY as error:
             return refuse(error, pb_utils.TritonError.UNAVAILABLE)
         except InnerModelError as error:
             pb_utils.Logger.log_warn(f"sam2_embedding: {error}")
@@ -75,23 +81,26 @@ class TritonPythonModel:
             pb_utils.Logger.log_error(f"sam2_embedding: {error!r}")
             return refuse(FAILED, pb_utils.TritonError.INTERNAL)
         finally:
-            self.gate.leave()
+            self.gate.leave(caller.tenant)
 
-    async def _respond(self, request):
+    async def _respond(self, caller, request):
         if request.is_cancelled():
             return refuse_cancelled()
         self.stop_notice.check()
         retired_fingerprint = read(request, "retired_fingerprint")
         if retired_fingerprint is not None:
-            self.cache.retire(int(retired_fingerprint.flat[0]))
+            if self.callers.knows_inner_calls and not caller.is_inner:
+                raise InvalidRequestError("retired_fingerprint: for the server's own models alone")
+            await self._retire(int(retired_fingerprint.flat[0]))
             return answer({})
+        service = self.tenants.service_of(caller.tenant)
         image = read(request, "image")
         image_id = read_text(request, "image_id")
         forget = read(request, "forget")
         if forget is not None and forget[0]:
-            return self._forget(image, image_id)
+            return _forget(service, image, image_id)
         crop_box = read(request, "crop_box")
-        found = await self.service.find(
+        found = await service.find(
             None if image is None else image[0],
             image_id,
             None if crop_box is None else tuple(crop_box.tolist()),
@@ -102,11 +111,28 @@ class TritonPythonModel:
         outputs["cached_image_id"] = np.array([found.image_id.encode()], np.object_)
         return answer({name: values for name, values in outputs.items() if name in wanted})
 
-    def _forget(self, image, image_id):
-        if image is not None or image_id is None:
-            raise InvalidRequestError("forget: expected image_id and no image with it")
-        self.service.forget(image_id)
-        return answer({"cached_image_id": np.array([image_id.encode()], np.object_)})
+    async def _retire(self, fingerprint):
+        """Drops what these weights made, if the decoder refuses it.
+
+        Whoever reaches sam2_postprocess itself can have it say so of any weights: the decoder is asked.
+        """
+        embedding = self.tenants.any_of(fingerprint)
+        if embedding is None:
+            return
+        side = embedding.high_res_feats_0.shape[-1]  # planes have this map's size, S/4
+        outputs = await call(
+            "sam2_decoder",
+            {
+                **{name: getattr(embedding, name) for name in EMBEDDING_OUTPUTS},
+                "unit_point_coords": np.zeros((1, 1, 2), np.float32),
+                "token_labels": np.full((1, 1), PADDING_LABEL, np.int32),
+                "dense_mask_input": np.zeros((1, 1, side, side), np.float32),
+                "has_mask_input": np.zeros(1, np.float32),
+            },
+            ["fingerprint_matches"],
+        )
+        if not outputs["fingerprint_matches"][0]:
+            self.tenants.retire(fingerprint)
 
     async def _encode(self, image, crop_box):
         started = time.perf_counter()
@@ -125,5 +151,12 @@ class TritonPythonModel:
     async def _keep_house(self):
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            self.cache.expire()
+            self.tenants.keep_house()
             self.metrics.publish()
+
+
+def _forget(service, image, image_id):
+    if image is not None or image_id is None:
+        raise InvalidRequestError("forget: expected image_id and no image with it")
+    service.forget(image_id)
+    return answer({"cached_image_id": np.array([image_id.encode()], np.object_)})

@@ -6,6 +6,7 @@ not wait for masks of a huge one.
 """
 
 import json
+import os
 
 import triton_python_backend_utils as pb_utils
 from answer_room import NoSharedMemoryError
@@ -18,6 +19,7 @@ from mask_encoding import (
     parse_mask_formats,
 )
 from plane_selection import InvalidPlanesError, check_planes, select_planes
+from request_caller import Callers
 from shared_words import RETIRED
 from triton_tensors import answer, read, refuse, refuse_cancelled
 
@@ -37,6 +39,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         values = {key: int(value["string_value"]) for key, value in config["parameters"].items()}
         self.limits = OutputLimits(values["max_output_bytes"], values["max_encoded_pixels"])
+        self.callers = Callers.from_environment(os.environ)
         self.max_image_pixels = values["max_image_pixels"]
         self.light_pixels = values["light_pixels"]
         self.light_lane = FairLane(
@@ -75,7 +78,7 @@ class TritonPythonModel:
         if request.is_cancelled():
             return refuse_cancelled()
         if not read(request, "fingerprint_matches")[0]:
-            _retire(read(request, "encoder_fingerprint"))
+            self._retire(read(request, "encoder_fingerprint"))
             return refuse(RETIRED, pb_utils.TritonError.NOT_FOUND)
         multimask_output = read(request, "multimask_output")
         mask_format = read(request, "mask_format")
@@ -103,13 +106,13 @@ class TritonPythonModel:
         outputs["low_res_masks"] = clamp_low_res(logits)
         return answer(outputs)
 
-
-def _retire(encoder_fingerprint):
-    """Has sam2_embedding drop embeddings that the decoder refuses, so that images sent again are encoded."""
-    response = pb_utils.InferenceRequest(
-        model_name="sam2_embedding",
-        requested_output_names=[],
-        inputs=[pb_utils.Tensor("retired_fingerprint", encoder_fingerprint)],
-    ).exec()
-    if response.has_error():
-        pb_utils.Logger.log_error(f"sam2_postprocess: {response.error().message()}")
+    def _retire(self, encoder_fingerprint):
+        """Has sam2_embedding drop embeddings that the decoder refuses: images sent again are encoded."""
+        response = pb_utils.InferenceRequest(
+            model_name="sam2_embedding",
+            requested_output_names=[],
+            inputs=[pb_utils.Tensor("retired_fingerprint", encoder_fingerprint)],
+            parameters=self.callers.inner_parameters(),
+        ).exec()
+        if response.has_error():
+            pb_utils.Logger.log_error(f"sam2_postprocess: {response.error().message()}")

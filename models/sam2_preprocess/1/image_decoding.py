@@ -1,9 +1,9 @@
-"""An image file's bytes to the upright RGB picture that people see, and that picture squashed to S x S."""
+"""An image file's bytes to an RGB picture, and that picture, or a part of it, squashed to S x S."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,33 +11,22 @@ from image_errors import InvalidImageError, StructureLimits, check_length, check
 from image_files import recognise, refuse_several, without_metadata
 from PIL import Image
 from pillow_decoding import decode_samples, read_header, to_rgb
+from pixel_types import GREY_LEVELS, PixelType
+from square_pictures import RESAMPLES, Resample, bicubic_square
+from stored_picture import StoredPicture, pixels_of
 from tiff_samples import decode_tiff
+from triangle_resize import resize_to_planes
 
 __all__ = [
     "RESAMPLES",
     "InvalidImageError",
     "Resample",
     "StructureLimits",
-    "crop_picture",
     "decode_image",
+    "decode_stored",
     "parse_resample",
-    "resize_to_square",
+    "squash",
 ]
-
-# What each EXIF orientation asks of the stored pixels to become upright.
-TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-Resample = Literal["bilinear", "bicubic"]
-RESAMPLES: tuple[Resample, ...] = ("bilinear", "bicubic")
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def decode_image(
@@ -46,7 +35,17 @@ def decode_image(
     max_image_pixels: int,
     limits: StructureLimits | None = None,
 ) -> Image.Image:
-    """Decodes an encoded image file into an upright (EXIF-oriented) picture of mode RGB.
+    """Like decode_stored, but turned upright."""
+    return decode_stored(data, max_image_bytes, max_image_pixels, limits).upright()
+
+
+def decode_stored(
+    data: bytes,
+    max_image_bytes: int,
+    max_image_pixels: int,
+    limits: StructureLimits | None = None,
+) -> StoredPicture:
+    """Decodes an encoded image file into a picture of mode RGB, and its EXIF orientation.
 
     Size and structure limits are checked before memory or time is spent: the file's by its length, the
     picture's by its header, scans and directories by counting them. Alpha is dropped; samples of other
@@ -61,11 +60,8 @@ def decode_image(
     file_format = recognise(data)
     try:
         if file_format == "TIFF":
-            picture, orientation = decode_tiff(data, max_image_pixels, limits)
-        else:
-            picture, orientation = _decode(file_format, data, max_image_pixels, limits)
-        turn = TO_UPRIGHT.get(orientation)
-        return picture if turn is None else picture.transpose(turn)
+            return StoredPicture(*decode_tiff(data, max_image_pixels, limits))
+        return StoredPicture(*_decode(file_format, data, max_image_pixels, limits))
     except MemoryError as error:
         raise InvalidImageError(
             f"image: expected a picture that the memory for decoding holds, got a {file_format} file that"
@@ -73,41 +69,35 @@ def decode_image(
         ) from error
 
 
-def crop_picture(picture: Image.Image, box_xyxy: Sequence[int]) -> Image.Image:
-    """The part x0, y0, x1, y1 of an upright picture; raises InvalidImageError where it is none."""
-    x0, y0, x1, y1 = box_xyxy
-    width, height = picture.size
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise InvalidImageError(
-            f"image: expected a crop_box x0, y0, x1, y1 within its {width}x{height} pixels, got"
-            f" {', '.join(map(str, box_xyxy))}"
-        )
-    return picture.crop((x0, y0, x1, y1))
+def squash(
+    stored: StoredPicture,
+    side: int,
+    resample: Resample = "bilinear",
+    crop_box: Sequence[int] | None = None,
+    pixel_type: PixelType = GREY_LEVELS,
+) -> npt.NDArray[Any]:
+    """The upright picture, or its part x0, y0, x1, y1, squashed to [3, side, side], antialiased.
 
-
-def resize_to_square(
-    picture: Image.Image, side: int, resample: Resample = "bilinear"
-) -> UInt8Array:
-    """Squashes an RGB picture to uint8 [3, side, side] with an antialiased filter.
-
-    bilinear: source `SAM2Transforms` of the SAM 2 repository, which resizes images in floating point. So does
-    this, and it rounds once, at the end: Pillow's own resize of 8-bit pictures rounds between its two passes
-    too, which costs two to three times the error in the masks.
-    bicubic: Pillow's own resize of the 8-bit picture, as the SAM 2 repository resizes a video's frames.
+    bilinear: source `SAM2Transforms` of the SAM 2 repository, which resizes images in floating point; values
+    are between whole grey levels.
+    bicubic: Pillow's own resize of the 8-bit picture, as the SAM 2 repository resizes a video's frames; whole
+    grey levels.
 
     Raises:
+        InvalidImageError: the box is no part of the picture.
         ValueError: another filter.
     """
-    if resample == "bicubic":
-        square = picture.resize((side, side), Image.Resampling.BICUBIC)
-        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
-    if resample != "bilinear":
+    if resample not in RESAMPLES:
         raise ValueError(f"resample: expected one of {', '.join(RESAMPLES)}, got {resample!r}")
-    planes = (
-        channel.convert("F").resize((side, side), Image.Resampling.BILINEAR)
-        for channel in picture.split()
-    )
-    return np.stack([np.rint(np.asarray(plane)).astype(np.uint8) for plane in planes])
+    width, height = stored.upright_size
+    box = stored.stored_box(crop_box or (0, 0, width, height))
+    if resample == "bilinear":
+        x0, y0, x1, y1 = box
+        planes = resize_to_planes(pixels_of(stored.picture)[y0:y1, x0:x1], side, pixel_type)
+        return stored.turn_planes(planes)
+    # Pillow rounds between across and down: what is turned first is another picture.
+    upright = StoredPicture(stored.picture.crop(box), stored.orientation).upright()
+    return pixel_type.of(bicubic_square(upright, side).astype(np.float32))
 
 
 def parse_resample(value: bytes) -> Resample:

@@ -1,4 +1,4 @@
-"""Image files before a decoder sees them: which format, how to turn, only what holds the picture.
+"""Image files before a decoder sees them: which format, how to turn, and the parts that hold the picture.
 
 Comments, colour profiles, thumbnails and the like are left out, so that nothing odd in them costs a sound
 picture or a decoder's time; what is dear to decode is counted first.

@@ -1,4 +1,4 @@
-"""Pillow's decoders, called by name, with errors that a client can use and 8-bit samples as the result."""
+"""Pillow's decoders, called by name, with errors for clients and samples of 8 bits as the result."""
 
 from __future__ import annotations
 

@@ -12,17 +12,36 @@ from image_errors import InvalidImageError, StructureLimits, check_segments
 
 NUMBER_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 # Bytes of one value by type, in the order of the specification: BYTE, ASCII, SHORT, LONG, RATIONAL, …
-TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | {16: 8, 17: 8, 18: 8}
+TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 LONG, LONG8, CLASSIC = 4, 16, 42
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, PHOTOMETRIC = 254, 255, 262
 REDUCED, TRANSPARENCY, OLD_REDUCED = 1, 4, 2
 TRANSPARENCY_PHOTOMETRIC = 4
 # What says where the samples are and how they are laid out: width to planar configuration, fax options,
 # predictor, colour map, tiles, inks and extra samples, sample format, JPEG tables (new and old), YCbCr.
-SAMPLE_TAGS = frozenset(
-    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
-    | {332, 334, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
-)
+# fmt: off
+SAMPLE_TAGS = frozenset((
+    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334,
+    338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532,
+))
+# fmt: on
 # The longest list that is read here: the colour map of 16 bits.
 MAX_VALUES = 3 << 16
 

@@ -1,9 +1,8 @@
-"""How a TIFF's samples are laid out, and whether they are read: rightly, or refused by name."""
+"""A TIFF file's bytes to its one picture: what Pillow does not know is unpacked here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,94 +10,41 @@ from image_errors import InvalidImageError, StructureLimits, check_size
 from PIL import Image, ImageOps, TiffImagePlugin
 from pillow_decoding import decode_samples, read_header, to_eight_bits, to_rgb
 from tiff_directories import Directory, alone, damaged, find_picture
+from tiff_layouts import (
+    BITS,
+    BLACK_IS_ZERO,
+    CHANNELS,
+    CMYK,
+    COLOR_MAP,
+    EXTRA_SAMPLES,
+    GREYS,
+    INK_SET,
+    ORIENTATION,
+    PALETTE,
+    PHOTOMETRIC,
+    PLANAR,
+    PREDICTOR,
+    RGB,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    SEPARATE_ALPHA,
+    TILE_WIDTH,
+    WHITE_IS_ZERO,
+    WIDTH,
+    Layout,
+    check_layout,
+    check_tiles,
+    layout_of,
+)
 
 # libtiff for uncompressed files as well: Pillow's own reader takes planes of 16 bits for planes of 8.
 TiffImagePlugin.READ_LIBTIFF = True
 
-WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
-SAMPLES, PLANAR, PREDICTOR, COLOR_MAP, ORIENTATION = 277, 284, 317, 320, 274
-TILE_WIDTH, TILE_LENGTH, INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 323, 332, 338, 339
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-GREYS = (WHITE_IS_ZERO, BLACK_IS_ZERO)
-CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
-OTHER_PHOTOMETRICS = {
-    4: "a transparency mask",
-    8: "CIE L*a*b* colours",
-    9: "ICC L*a*b* colours",
-    10: "ITU L*a*b* colours",
-    32803: "a camera's raw colour filter samples",
-    32844: "LogL samples",
-    32845: "LogLuv samples",
-    34892: "a camera's linear raw samples",
-}
-FAX_COMPRESSIONS, OLD_JPEG, JPEG, WEBP = (2, 3, 4), 6, 7, 50001
-# Whatever the samples are, these give the bytes back that the writer put in: none, LZW, Deflate (two
-# numbers), PackBits, LZMA, Zstandard.
-LOSSLESS_COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
-OTHER_COMPRESSIONS = {
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34676: "SGI Log",
-    34677: "SGI Log 24",
-    34712: "JPEG 2000",
-    34887: "LERC",
-    34934: "JPEG XR",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-UNSIGNED = (1, 4)  # 4: nobody said what they are
-OTHER_SAMPLE_FORMATS = {
-    2: "signed whole numbers",
-    3: "floating-point numbers",
-    5: "complex numbers",
-}
-ASSOCIATED_ALPHA, SEPARATE_ALPHA = 1, 2
-MAX_SAMPLES, MAX_PLANES = 16, 4
 # What is unpacked at once: rows of about this many samples.
 UNPACKED_SAMPLES = 1 << 20
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the sample tags say."""
-
-    width: int
-    length: int
-    bits: int
-    samples: int
-    photometric: int
-    extra_samples: tuple[int, ...]
-    compression: int
-    fill_order: int
-    is_planar: bool
-    has_predictor: bool
-    tile_width: int | None
-    order: str
-
-    @property
-    def has_associated_alpha(self) -> bool:
-        """Whether the colours are stored multiplied with the alpha that follows them."""
-        return self.photometric in (*GREYS, RGB) and self.extra_samples[:1] == (ASSOCIATED_ALPHA,)
-
-    @property
-    def pillow_reads_it(self) -> bool:
-        """Whether Pillow knows the layout; the others are unpacked here."""
-        if self.compression not in LOSSLESS_COMPRESSIONS:
-            return True
-        if self.has_associated_alpha:
-            return (
-                False  # Pillow divides by alpha after rounding to 8 bits, and not at all in planes
-            )
-        if self.photometric in GREYS and len(self.extra_samples) > 0:
-            return self.bits == 8 and len(self.extra_samples) == 1
-        if self.photometric == RGB:
-            return (self.bits == 8 and self.samples <= 6) or (self.bits == 16 and self.samples <= 4)
-        if self.photometric == CMYK:
-            return self.bits == 8 and self.samples <= 6
-        return self.bits in (1, 2, 4, 8) or (self.photometric in GREYS and self.bits == 16)
 
 
 def decode_tiff(data: bytes, max_pixels: int, limits: StructureLimits) -> tuple[Image.Image, int]:
@@ -108,10 +54,10 @@ def decode_tiff(data: bytes, max_pixels: int, limits: StructureLimits) -> tuple[
         InvalidImageError: several pictures, a layout that is not read, a damaged file.
     """
     directory = find_picture(data, limits)
-    layout = _layout_of(directory)
+    layout = layout_of(directory)
     check_size(layout.width, layout.length, max_pixels, limits.max_image_side)
-    _check_tiles(directory, max_pixels)
-    _check_layout(directory, layout)
+    check_tiles(directory, max_pixels)
+    check_layout(directory, layout)
     if layout.pillow_reads_it:
         picture = to_rgb(_decode(directory, _normalised(directory, layout)))
     else:
@@ -121,108 +67,8 @@ def decode_tiff(data: bytes, max_pixels: int, limits: StructureLimits) -> tuple[
     return to_rgb(picture), _orientation_of(directory)
 
 
-def _layout_of(directory: Directory) -> Layout:
-    compression = directory.value(COMPRESSION, 1)
-    samples = directory.value(SAMPLES, 3 if compression == OLD_JPEG else 1)
-    guessed = (
-        RGB if samples >= 3 else WHITE_IS_ZERO if compression in FAX_COMPRESSIONS else BLACK_IS_ZERO
-    )
-    photometric = YCBCR if compression == OLD_JPEG else directory.value(PHOTOMETRIC, guessed)
-    bits = directory.values(BITS, (1,))
-    if len(set(bits[:samples])) != 1 or not 1 <= bits[0] <= 64:
-        raise InvalidImageError(
-            f"image: expected samples of one size in a TIFF file, got BitsPerSample {list(bits[:8])}"
-        )
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise InvalidImageError(
-            f"image: expected 1 to {MAX_SAMPLES} samples per pixel in a TIFF file, got {samples}"
-        )
-    missing = max(0, samples - CHANNELS.get(photometric, samples))
-    extra = (directory.values(EXTRA_SAMPLES, ())[:missing] + (0,) * missing)[:missing]
-    return Layout(
-        width=directory.value(WIDTH, 0),
-        length=directory.value(LENGTH, 0),
-        bits=bits[0],
-        samples=samples,
-        photometric=photometric,
-        extra_samples=extra,
-        compression=compression,
-        fill_order=directory.value(FILL_ORDER, 1),
-        is_planar=samples > 1 and directory.value(PLANAR, 1) == 2,
-        has_predictor=directory.value(PREDICTOR, 1) != 1,
-        tile_width=directory.value(TILE_WIDTH, 0) or None,
-        order=directory.form.order,
-    )
-
-
-def _check_tiles(directory: Directory, max_pixels: int) -> None:
-    """A tile is decoded whole, however small the picture in it is."""
-    width, length = directory.value(TILE_WIDTH, 1), directory.value(TILE_LENGTH, 1)
-    if width * length > max_pixels:
-        raise InvalidImageError(
-            f"image: expected tiles of at most {max_pixels} pixels (max_image_pixels), got {width}x{length}"
-        )
-
-
-def _check_layout(directory: Directory, layout: Layout) -> None:
-    formats = set(directory.values(SAMPLE_FORMAT, (1,))[: layout.samples])
-    if strange := [value for value in formats if value not in UNSIGNED]:
-        _refuse(
-            "samples of 8 or 16 bits",
-            OTHER_SAMPLE_FORMATS.get(strange[0], f"SampleFormat {strange[0]}"),
-        )
-    if layout.bits > 16:
-        _refuse("samples of at most 16 bits", f"{layout.bits}-bit integers")
-    if layout.photometric not in CHANNELS:
-        _refuse(
-            "grey, RGB, palette, CMYK or YCbCr samples",
-            OTHER_PHOTOMETRICS.get(
-                layout.photometric, f"PhotometricInterpretation {layout.photometric}"
-            ),
-        )
-    channels = CHANNELS[layout.photometric]
-    if layout.samples < channels and not (layout.photometric == YCBCR and layout.samples == 1):
-        _refuse(f"at least {channels} samples per pixel", f"{layout.samples}")
-    if layout.photometric == CMYK and directory.value(INK_SET, 1) != 1:
-        _refuse("cyan, magenta, yellow and black inks", f"InkSet {directory.value(INK_SET, 1)}")
-    if layout.photometric in GREYS and any(
-        kind not in (ASSOCIATED_ALPHA, SEPARATE_ALPHA) for kind in layout.extra_samples
-    ):
-        _refuse(
-            "grey samples, alone or with alpha",
-            f"{layout.samples} channels of {layout.bits} bits that are neither colours nor alpha",
-        )
-    _check_compression(layout)
-
-
-def _check_compression(layout: Layout) -> None:
-    compression, bits = layout.compression, layout.bits
-    known = (*LOSSLESS_COMPRESSIONS, *FAX_COMPRESSIONS, OLD_JPEG, JPEG, WEBP)
-    if compression not in known:
-        name = OTHER_COMPRESSIONS.get(compression, "an unknown one")
-        _refuse("a compression that is read", f"{name} ({compression})")
-    if compression in FAX_COMPRESSIONS and (bits, layout.samples) != (1, 1):
-        _refuse("fax compression of 1-bit samples", f"{layout.samples} samples of {bits} bits")
-    if compression in (OLD_JPEG, JPEG, WEBP) and bits != 8:
-        _refuse("samples of 8 bits under JPEG and WebP compression", f"{bits} bits")
-    if layout.photometric == YCBCR and (bits != 8 or layout.extra_samples):
-        _refuse("YCbCr of three 8-bit samples", f"{layout.samples} samples of {bits} bits")
-    if layout.photometric == PALETTE and bits not in (
-        (1, 2, 4, 8) if layout.samples == 1 else (8,)
-    ):
-        _refuse("palette indices of 1 to 8 bits", f"{layout.samples} samples of {bits} bits")
-    if layout.fill_order != 1 and not (bits <= 8 and layout.samples == 1):
-        _refuse("FillOrder 1", f"FillOrder {layout.fill_order} with {bits}-bit samples")
-    if layout.has_predictor and (bits not in (8, 16) or layout.compression in FAX_COMPRESSIONS):
-        _refuse("a predictor with samples of 8 or 16 bits alone", f"{bits} bits")
-    if layout.has_associated_alpha and layout.is_planar and layout.samples == 2:
-        _refuse("grey samples beside their alpha", "grey multiplied with alpha in separate planes")
-    if not layout.pillow_reads_it and layout.is_planar and layout.samples > MAX_PLANES:
-        _refuse(f"at most {MAX_PLANES} separate planes", f"{layout.samples} of {bits} bits")
-
-
 def _normalised(directory: Directory, layout: Layout) -> dict[int, tuple[int, ...]]:
-    """Tags in the words that Pillow knows: one number for each sample, extra ones without a meaning."""
+    """Tags in the words that Pillow knows: one number for each sample, no meaning for what is extra."""
     colours = layout.samples - len(layout.extra_samples)
     # Alpha is dropped, so whatever is extra may be called unspecified.
     extra = (0,) * len(layout.extra_samples)
@@ -276,11 +122,12 @@ def _decode(directory: Directory, replaced: dict[int, tuple[int, ...]]) -> Image
 
 def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
     """Samples of any number of bits out of the rows' bytes, as an 8-bit picture."""
-    raw = np.asarray(rows_of_bytes)
     channels = CHANNELS[layout.photometric]
     pixels = np.empty((layout.length, layout.width, channels), np.uint8)
     for rows in _blocks(layout):
-        samples = _samples(raw[rows], layout)
+        # Block by block: the whole as an array would be another copy of it.
+        box = (0, rows.start, rows_of_bytes.width, rows.stop)
+        samples = _samples(np.asarray(rows_of_bytes.crop(box)), layout)
         colours = samples[..., :channels]
         if layout.has_associated_alpha:
             pixels[rows] = _without_alpha(colours, samples[..., channels, None], layout.bits)
@@ -293,7 +140,9 @@ def _unpack(rows_of_bytes: Image.Image, layout: Layout) -> Image.Image:
 
 def _blocks(layout: Layout) -> Iterator[slice]:
     rows = max(1, UNPACKED_SAMPLES // (layout.width * layout.samples))
-    return (slice(start, start + rows) for start in range(0, layout.length, rows))
+    return (
+        slice(start, min(start + rows, layout.length)) for start in range(0, layout.length, rows)
+    )
 
 
 def _samples(raw: UInt8Array, layout: Layout) -> UInt16Array:
@@ -311,11 +160,7 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
     elif layout.bits == 8:
         samples = raw.astype(np.uint16)
     else:
-        count = layout.width * per_pixel
-        bits = np.unpackbits(raw, axis=1, count=count * layout.bits)
-        padded = np.zeros((len(raw), count, 16), np.uint8)
-        padded[..., 16 - layout.bits :] = bits.reshape(len(raw), count, layout.bits)
-        samples = np.packbits(padded, axis=2).view(">u2").astype(np.uint16)
+        samples = _packed_samples(raw, layout.width * per_pixel, layout.bits)
     samples = samples.reshape(shape)
     if not layout.has_predictor:
         return samples
@@ -325,6 +170,17 @@ def _row_samples(raw: UInt8Array, layout: Layout, per_pixel: int) -> UInt16Array
         tile = samples[:, left : left + step]
         np.cumsum(tile, axis=1, dtype=np.uint16, out=tile)
     return samples & np.uint16((1 << layout.bits) - 1)
+
+
+def _packed_samples(raw: UInt8Array, count: int, bits: int) -> UInt16Array:
+    """[rows, count] samples of so many bits, which follow each other without regard to bytes."""
+    # Whichever bit of a byte it begins at, a sample of 16 bits or less ends within three bytes.
+    padded = np.pad(raw, ((0, 0), (0, 2))).astype(np.uint32)
+    three_bytes = padded[:, :-2] << 16 | padded[:, 1:-1] << 8 | padded[:, 2:]
+    first_bits = np.arange(count) * bits
+    shifts = (24 - bits - first_bits % 8).astype(np.uint32)
+    values = three_bytes[:, first_bits // 8] >> shifts & np.uint32((1 << bits) - 1)
+    return values.astype(np.uint16)
 
 
 def _without_alpha(colours: UInt16Array, alpha: UInt16Array, bits: int) -> UInt8Array:
@@ -341,7 +197,3 @@ def _orientation_of(directory: Directory) -> int:
     except InvalidImageError:  # odd metadata cost no picture
         return 1
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def _refuse(expected: str, got: str) -> None:
-    raise InvalidImageError(f"image: expected {expected}, got {got} in a TIFF file")

@@ -5,31 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from memory_bank import ObjectMemory
+from open_video import OpenVideo
 from video_graphs import FrameFeatures
 
 
 @dataclass(frozen=True)
 class HeldFeatures:
-    """A frame's features and the file that they are of."""
+    """A frame's features and the file that they are of; None where it is one of the session's video."""
 
     features: FrameFeatures
-    image: bytes
+    image: bytes | None
 
     @property
     def size_bytes(self) -> int:
-        return self.features.size_bytes + len(self.image)
+        return self.features.size_bytes + len(self.image or b"")
 
 
 @dataclass
 class SessionState:
     """objects: by id, in order of creation. features: of the frames used last, the longest unused first.
-    files: image files by frame, the oldest first. original_hw: of all frames, None before the first."""
+    files: image files by frame, the oldest first. original_hw: of all frames, None before the first. video:
+    where the frames come from, in a session that was started with one."""
 
     objects: dict[int, ObjectMemory] = field(default_factory=dict)
     features: dict[int, HeldFeatures] = field(default_factory=dict)
     files: dict[int, bytes] = field(default_factory=dict)
     files_bytes: int = 0
     original_hw: tuple[int, int] | None = None
+    video: OpenVideo | None = None
 
     def draft(self) -> SessionState:
         """A copy with stores of its own and the same contents."""
@@ -39,6 +42,7 @@ class SessionState:
             self.files.copy(),
             self.files_bytes,
             self.original_hw,
+            self.video,
         )
 
     @property
@@ -50,8 +54,12 @@ class SessionState:
         return sum(held.size_bytes for held in self.features.values())
 
     @property
+    def video_bytes(self) -> int:
+        return 0 if self.video is None else self.video.size_bytes
+
+    @property
     def size_bytes(self) -> int:
-        return self.memory_bytes + self.features_bytes + self.files_bytes
+        return self.memory_bytes + self.features_bytes + self.files_bytes + self.video_bytes
 
     def find_image(self, frame_index: int) -> bytes | None:
         """The file that a held frame is of."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from memory_bank import FrameOutput, ObjectMemory
+from open_video import OpenVideo
 from session_state import HeldFeatures, SessionState
 from tracking import NothingToTrackError, Tracker, TrackingOptions
 from video_commands import Command
@@ -38,6 +39,17 @@ class EncodedFrame:
 
 
 @dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a session's video, where others have an image file."""
+
+    video: OpenVideo
+    frame_index: int
+
+
+FrameSource = bytes | VideoFrame
+
+
+@dataclass(frozen=True)
 class StepAnswer:
     """outputs: of the frame's objects, in order of creation; None where an object has none there."""
 
@@ -52,7 +64,7 @@ class SessionSteps:
     def __init__(
         self,
         graphs: VideoGraphs,
-        encode_frame: Callable[[bytes], Awaitable[EncodedFrame]],
+        encode_frame: Callable[[FrameSource], Awaitable[EncodedFrame]],
         options: TrackingOptions,
         limits: StepLimits,
     ) -> None:
@@ -130,9 +142,13 @@ class SessionSteps:
         return _answer(draft, frame, is_cond, complete=True)
 
     async def _features(self, command: Command, draft: SessionState) -> FrameFeatures:
-        """The features of the command's frame: held, or encoded from its image now."""
+        """The features of the command's frame: held, or encoded from its image or the video now."""
         frame, image = command.frame_index, command.image
         self._check_index(frame)
+        if image is not None and draft.video is not None:
+            raise InvalidStepError(
+                f"image: not expected with frame {frame} of a session that was started with a video"
+            )
         held_image = draft.find_image(frame)
         if image is not None and held_image is not None and image != held_image:
             raise InvalidStepError(
@@ -142,7 +158,9 @@ class SessionSteps:
         if frame in draft.features:
             draft.features[frame] = held = draft.features.pop(frame)
             return held.features
-        source = image if held_image is None else held_image
+        source: FrameSource | None = image if held_image is None else held_image
+        if draft.video is not None:
+            source = VideoFrame(draft.video, frame)
         if source is None:
             raise NotHeldError(
                 f"image: expected with frame {frame}, which this session does not hold (any more); send it"
@@ -159,11 +177,13 @@ class SessionSteps:
             # Memories of prompts need the features, so they are encoded before those go.
             await self._encode_pending(draft, oldest)
             del draft.features[oldest]
-        draft.features[frame] = HeldFeatures(encoded.features, source)
+        file = source if isinstance(source, bytes) else None
+        draft.features[frame] = HeldFeatures(encoded.features, file)
         limits = self._limits
-        draft.keep_file(
-            frame, source, limits.frame_bytes_per_session, limits.frame_files_per_session
-        )
+        if file is not None:
+            draft.keep_file(
+                frame, file, limits.frame_bytes_per_session, limits.frame_files_per_session
+            )
         return encoded.features
 
     async def _encode_pending(self, draft: SessionState, frame: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from memory_selection import NO_LIMIT
+from tenant_shares import NO_TENANT
 from tracking import TrackingOptions
 from video_errors import InvalidStepError
 
@@ -17,7 +18,7 @@ FIRST_TENSORS = ("session_id", "command")
 OPTIONS = tuple(option.name for option in dataclasses.fields(TrackingOptions))
 # What each command takes: the tensors that it must have, and those that it may have.
 TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "start": ((), OPTIONS),
+    "start": ((), ("video", *OPTIONS)),
     "prompt": (
         ("frame_index", "object_id"),
         (
@@ -44,6 +45,7 @@ class Command:
     frame_index: int = -1
     object_id: int = 0
     image: bytes | None = None
+    video: bytes | None = None
     point_coords: npt.NDArray[np.float32] | None = None
     point_labels: npt.NDArray[np.int32] | None = None
     box: npt.NDArray[np.float32] | None = None
@@ -52,16 +54,20 @@ class Command:
     reverse: bool = False
     mask_format: tuple[bytes, ...] | None = None
     options: TrackingOptions = field(default_factory=TrackingOptions)
+    tenant: str = NO_TENANT
 
     @property
     def size_bytes(self) -> int:
         """What the command itself holds in memory."""
         arrays = (self.point_coords, self.point_labels, self.box, self.mask)
-        return len(self.image or b"") + sum(a.nbytes for a in arrays if a is not None)
+        files = len(self.image or b"") + len(self.video or b"")
+        return files + sum(a.nbytes for a in arrays if a is not None)
 
 
-def parse_command(tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int) -> Command:
-    """Reads the tensors that a client sent, by name.
+def parse_command(
+    tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes: int, tenant: str = NO_TENANT
+) -> Command:
+    """Reads the tensors that a tenant's client sent, by name.
 
     Raises:
         InvalidStepError: naming the tensor that is missing, out of place or out of range.
@@ -93,13 +99,14 @@ def parse_command(tensors: Mapping[str, npt.NDArray[Any]], max_session_id_bytes:
     for name in ("clear_old_points", "reverse"):
         if name in tensors:
             given[name] = bool(tensors[name][0])
-    if "image" in tensors:
-        given["image"] = tensors["image"][0]
+    for name in ("image", "video"):
+        if name in tensors:
+            given[name] = tensors[name][0]
     if "mask_format" in tensors:
         given["mask_format"] = tuple(tensors["mask_format"].tolist())
     if given.get("frame_index", 0) < 0:
         raise InvalidStepError(f"frame_index: expected 0 or more, got {given['frame_index']}")
-    return Command(session_id, command, **given, options=_options(tensors))
+    return Command(session_id, command, **given, options=_options(tensors), tenant=tenant)
 
 
 def _check_presence(command: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

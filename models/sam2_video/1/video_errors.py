@@ -27,6 +27,12 @@ class SessionExistsError(StepRefusedError):
     status = "ALREADY_EXISTS"
 
 
+class UnsupportedStepError(StepRefusedError):
+    """What this server's installation cannot do at all."""
+
+    status = "UNSUPPORTED"
+
+
 class OverloadedError(StepRefusedError):
     """A limit on what the server takes on was reached; the same request may succeed later."""
 

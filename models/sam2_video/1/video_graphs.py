@@ -21,8 +21,11 @@ RunGraph = Callable[[str, Tensors, Sequence[str]], Awaitable[Tensors]]
 
 MEMORY_ATTENTION, VIDEO_DECODER = "sam2_memory_attention", "sam2_video_decoder"
 MEMORY_ENCODER, MASK_PROMPT = "sam2_memory_encoder", "sam2_mask_prompt"
+# The same graph without bounds, where an engine of MEMORY_ATTENTION has some.
+WIDE_ATTENTION = "sam2_memory_attention_wide"
 OUTPUTS = {
     MEMORY_ATTENTION: ("conditioned_embed",),
+    WIDE_ATTENTION: ("conditioned_embed",),
     VIDEO_DECODER: (
         "low_res_masks",
         "iou_predictions",
@@ -35,6 +38,21 @@ OUTPUTS = {
 }
 MATCHES = "fingerprint_matches"
 PADDING_LABEL = -1
+
+
+@dataclass(frozen=True)
+class AttentionRange:
+    """See config.pbtxt, which declares it. 0: no bounds."""
+
+    attention_memories: int = 0
+    attention_pointers: int = 0
+
+    def graph_for(self, memories: int, pointers: int) -> str:
+        """Who takes so many memories and pointers of each object; an engine takes no empty tensor."""
+        if not self.attention_memories or not self.attention_pointers:
+            return MEMORY_ATTENTION
+        is_within = memories <= self.attention_memories and 1 <= pointers <= self.attention_pointers
+        return MEMORY_ATTENTION if is_within else WIDE_ATTENTION
 
 
 class RetiredWeightsError(RuntimeError):
@@ -109,8 +127,9 @@ class DecodedObjects:
 class VideoGraphs:
     """Calls of the four graphs; `run` takes a graph's name, its inputs and the outputs that are wanted."""
 
-    def __init__(self, run: RunGraph) -> None:
+    def __init__(self, run: RunGraph, attention: AttentionRange | None = None) -> None:
         self._run = run
+        self._attention = attention or AttentionRange()
 
     async def decode(
         self,
@@ -176,8 +195,10 @@ class VideoGraphs:
         """The features in the light of what B objects remember: float16 [B, C, h, w]."""
         if len(fingerprints) != 1:
             raise RetiredWeightsError("the session's memories come from different weights")
+        _, memories = remembered["maskmem_tpos"].shape
+        _, pointers = remembered["obj_ptr_offsets"].shape
         attended = await self._call(
-            MEMORY_ATTENTION,
+            self._attention.graph_for(memories, pointers),
             image_embed=features.image_embed,
             encoder_fingerprint=features.encoder_fingerprint,
             memory_fingerprint=np.array([[fingerprints.pop()]], np.int64),

@@ -81,7 +81,8 @@ def encode_frame_masks(
 
 
 def describe(state: SessionState, options: TrackingOptions) -> bytes:
-    """A session's contents as JSON: frames held, options, and each object's prompted and tracked frames."""
+    """A session's contents as JSON: options, video, frames held, and each object's prompted and tracked
+    frames."""
     objects = {
         str(object_id): {
             "prompted_frames": sorted(memory.points.keys() | memory.mask_frames),
@@ -98,12 +99,14 @@ def describe(state: SessionState, options: TrackingOptions) -> bytes:
     return json.dumps(
         {
             "options": vars(options),
+            "video": None if state.video is None else state.video.facts,
             "objects": objects,
             "frames_held": sorted(state.files.keys() | state.features.keys()),
             "bytes": {
                 "memories": state.memory_bytes,
                 "features": state.features_bytes,
                 "files": state.files_bytes,
+                "video": state.video_bytes,
             },
         }
     ).encode()

@@ -7,11 +7,18 @@ from dataclasses import dataclass, fields
 from mask_encoding import OutputLimits
 from memory_selection import MASK_MEMORIES
 from model_parameters import Parameters, read_whole_numbers
+from open_video import VideoLimits
 from session_steps import StepLimits
 from session_table import TableLimits
+from video_graphs import AttentionRange
 
 # Parameters whose least value that makes sense is another than 1.
-LEAST_VALUES = {"memory_window_frames": MASK_MEMORIES - 1, "frame_bytes_per_session": 0}
+LEAST_VALUES = {
+    "memory_window_frames": MASK_MEMORIES - 1,
+    "frame_bytes_per_session": 0,
+    "attention_memories": 0,
+    "attention_pointers": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class ServiceLimits:
     max_pending_steps: int
     max_concurrent_steps: int
     max_pending_bytes: int
+    # What one of several tenants may have of these, and of requests in flight.
+    tenant_percent: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class VideoSettings:
     table: TableLimits
     step: StepLimits
     output: OutputLimits
+    video: VideoLimits
+    attention: AttentionRange
 
 
 def parse_settings(parameters: Parameters) -> VideoSettings:
@@ -41,7 +52,7 @@ def parse_settings(parameters: Parameters) -> VideoSettings:
     Raises:
         InvalidSettingError: naming the first parameter that is missing, unknown or out of range.
     """
-    groups = (ServiceLimits, TableLimits, StepLimits, OutputLimits)
+    groups = (ServiceLimits, TableLimits, StepLimits, OutputLimits, VideoLimits, AttentionRange)
     names = ["max_requests_in_flight", *(f.name for group in groups for f in fields(group))]
     least = {name: LEAST_VALUES.get(name, 1) for name in names}
     values = read_whole_numbers("sam2_video", parameters, least)
@@ -55,4 +66,6 @@ def parse_settings(parameters: Parameters) -> VideoSettings:
         TableLimits(**of(TableLimits)),
         StepLimits(**of(StepLimits)),
         OutputLimits(**of(OutputLimits)),
+        VideoLimits(**of(VideoLimits)),
+        AttentionRange(**of(AttentionRange)),
     )

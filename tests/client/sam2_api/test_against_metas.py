@@ -3,6 +3,7 @@ same code, another import. Both have the same weights, Meta's here and ours in t
 rounding of the resized image to uint8 and of embeddings to FP16.
 """
 
+import time
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from triton_sam2 import sam2_api
 
 from tests.meta_package import meta_generator, meta_model, meta_predictor
 from tests.photographs import opened, photograph, picture_of_discs
+from tests.server_figures import cache_metrics
 
 pytestmark = pytest.mark.server
 
@@ -166,6 +168,26 @@ def test_the_notebooks_steps_give_metas_results(pairs, steps):
         if agreement < LEAST_AGREEMENT or ious.max() > IOU_ERROR or logits.mean() > LOGIT_ERROR:
             failures.append(figures)
     assert not failures, "\n".join(failures)
+
+
+def test_a_picture_that_was_set_before_is_not_encoded_again(server):
+    pixels = np.array(opened(picture_of_discs(990)).convert("RGB"))
+    prompt = {"point_coords": np.array([[70, 60]]), "point_labels": np.array([1])}
+
+    def encodes() -> int:
+        time.sleep(1.2)  # published once a second
+        return int(cache_metrics(server)["encodes_total"])
+
+    before = encodes()
+    first = sam2_api.SAM2ImagePredictor(server.grpc_url)
+    first.set_image(pixels)
+    masks, _, _ = first.predict(**prompt)
+    assert encodes() == before + 1
+    second = sam2_api.SAM2ImagePredictor(f"http://{server.http_url}")
+    second.set_image(Image.fromarray(pixels))
+    np.testing.assert_array_equal(second.predict(**prompt)[0], masks)
+    assert len(sam2_api.SAM2AutomaticMaskGenerator(server.grpc_url, 4, **SOFT).generate(pixels)) > 0
+    assert encodes() == before + 1
 
 
 SOFT = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.8, "stability_score_offset": 0.3}

@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import urllib3
 from deploy.gateway import GatewaySettings, make_certificates, render, render_api_keys
+from front.api_keys import ApiKey
 
 from tests.tools import find, needs
 
@@ -103,7 +104,8 @@ def write_gateway(settings: GatewaySettings) -> None:
     """Configuration and API keys, as `just deploy` writes them."""
     directory = Path(settings.config_dir)
     (directory / "run").mkdir(exist_ok=True)
-    (directory / "api_keys.conf").write_text(render_api_keys({"alice": ALICE, "bob": BOB}))
+    keys = [ApiKey("alice", ALICE, "alice"), ApiKey("bob", BOB, "bob")]
+    (directory / "api_keys.conf").write_text(render_api_keys(keys))
     (directory / "nginx.conf").write_text(render(settings))
 
 

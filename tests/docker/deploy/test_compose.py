@@ -10,7 +10,7 @@ import yaml
 from tests.running_server import ROOT
 
 COMPOSE = ROOT / "docker/compose.yaml"
-SERVERS = ("cpu", "gpu")
+SERVERS = ("cpu", "gpu", "wheel")
 CONFIGS = sorted((ROOT / "models").glob("*/config.pbtxt"))
 
 
@@ -23,6 +23,14 @@ def opened() -> dict[str, Any]:
     """What is added where there is no gateway."""
     text = (ROOT / "docker/compose.open.yaml").read_text()
     return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+
+
+def test_paintera_has_a_port_of_loopback_where_it_was_asked_for(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker/compose.paintera.yaml").read_text()
+    added = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    assert added == {"services": {"gateway": {"ports": ["127.0.0.1:8001:8001"]}}}
+    assert compose["services"]["gateway"]["ports"] == ["127.0.0.1:8443:8443"]
+    assert "keyless" not in interpolated()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +138,15 @@ def test_shared_memory_has_room_for_what_the_limits_allow(
 def test_the_gpu_is_reserved(compose: dict[str, Any]) -> None:
     [device] = compose["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert "deploy" not in compose["services"]["cpu"]
+    for name in ("cpu", "wheel"):
+        assert "deploy" not in compose["services"][name]
+
+
+def test_processors_run_the_same_image_as_gpus(compose: dict[str, Any]) -> None:
+    cpu, gpu, wheel = (compose["services"][name] for name in SERVERS)
+    assert cpu["image"] == gpu["image"] != wheel["image"]
+    assert cpu["build"] == gpu["build"]
+    assert (cpu["build"]["target"], wheel["build"]["target"]) == ("triton", "wheel")
 
 
 def test_images_are_pinned(compose: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -15,10 +16,10 @@ from pathlib import Path
 import pytest
 from deploy.errors import DeployError
 from deploy.files import DeployDir, Deployment, write_private
-from deploy.gateway import read_api_keys
 from deploy.reload import check_interchangeable
 from deploy.steps import stage_repository
-from sam2_server.loading import ORDER
+from front.api_keys import read_api_keys
+from sam2_server.loading import CLIENT_ORDER, ORDER
 from triton_sam2 import SAM2TritonClient
 
 from export.repository import assemble_repository
@@ -189,7 +190,8 @@ class TestDeployment:
             for thread in threads:
                 thread.join()
         assert done.returncode == 0, done.stdout
-        for model in ORDER:
+        # Of which there are none here: no decoder of a client's own, no TensorRT engine.
+        for model in set(ORDER) - {*CLIENT_ORDER, "sam2_memory_attention_wide"}:
             assert f"loading {model}" in done.stdout
         assert not failures, failures
 
@@ -232,7 +234,7 @@ def test_each_deployment_has_its_own_keys(tmp_path: Path) -> None:
     keys = [directory.admin_key() for directory in made]
     assert len({*keys}) == 2
     assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
-    api_keys = [read_api_keys((d.path / "secrets/api_keys").read_text())["first"] for d in made]
+    api_keys = [read_api_keys((d.path / "secrets/api_keys").read_text())[0].key for d in made]
     assert len({*api_keys}) == 2
 
 
@@ -253,6 +255,52 @@ def test_video_neither_comes_nor_goes_with_a_reload(demo_repository: Path, tmp_p
         check_interchangeable(demo_repository, images)
 
 
+def test_paintera_loses_its_model_by_no_reload(tmp_path: Path) -> None:
+    for name in ("sam2", "sam2.1_large_encoder"):
+        shutil.copytree(ROOT / "models" / name, tmp_path / "large" / name)
+    shutil.copytree(ROOT / "models/sam2", tmp_path / "tiny/sam2")
+    check_interchangeable(tmp_path / "large", tmp_path / "large")
+    with pytest.raises(DeployError, match=r"sam2\.1_large_encoder is gone; just deploy again"):
+        check_interchangeable(tmp_path / "large", tmp_path / "tiny")
+
+
+def test_paintera_is_let_in_from_named_networks_alone(tmp_path: Path) -> None:
+    directory = DeployDir(tmp_path / "deploy")
+    profiles = ["cpu", "secure"]
+    directory.prepare(Deployment("large", None, profiles))
+    configuration, env_file = directory.path / "gateway/nginx.conf", directory.env_file
+    assert "keyless" not in configuration.read_text() + env_file.read_text()
+    deployment = Deployment(
+        "large", None, [*profiles, "paintera"], paintera_from=["192.168.7.0/24"]
+    )
+    directory.prepare(deployment)
+    assert directory.read() == deployment
+    assert "allow 192.168.7.0/24;" in configuration.read_text()
+    assert "SAM2_FRONT_OPTIONS=--keyless-port 8083 --keyless-from" in env_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["large", "--paintera-from", "10.0.0.0/8"], "goes with --secure"),
+        (["tiny", "--secure", "--paintera-from", "10.0.0.0/8"], "large at 1024 px"),
+        (
+            ["large", "--image-size", "512", "--secure", "--paintera-from", "10.0.0.0/8"],
+            "large at 1024 px",
+        ),
+        (["large", "--secure", "--paintera-from", "10.0.0.1/8"], "host bits"),
+    ],
+)
+def test_what_would_let_nobody_or_everybody_in_is_refused(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    made = deployer(tmp_path)
+    done = made.run("up", *arguments, "--cpu")
+    assert done.returncode == 2
+    assert words in " ".join(done.stdout.replace("│", " ").split())
+    assert made.calls == []
+
+
 @pytest.mark.parametrize("video", [True, False])
 def test_a_deployment_for_images_alone_has_no_video_models(tmp_path: Path, video: bool) -> None:
     directory, deployment = DeployDir(tmp_path), Deployment("demo", None, video=video)
@@ -271,7 +319,7 @@ def test_graphs_are_fp16_on_a_gpu() -> None:
 def test_without_a_container_engine_it_says_what_to_install(tmp_path: Path) -> None:
     made = deployer(tmp_path)
     made.environment["PATH"] = str(tmp_path)
-    done = made.run("up", "demo", "--cpu")
+    done = made.run("up", "demo", "--wheel")
     assert done.returncode == 1
     assert "docker compose" in done.stdout
     assert not made.directory.exists()

@@ -32,14 +32,14 @@ def test_images_install_what_pyproject_declares_and_the_gpu_image_no_second_serv
     pyproject = (ROOT / "pyproject.toml").read_text()
     names = {
         target: {re.split(r"[^\w-]", line)[0] for line in requirements(pyproject, target)}
-        for target in ("cpu", "gpu", "front")
+        for target in ("triton", "wheel", "front")
     }
-    assert names["cpu"] - names["gpu"] == {"nvidia-pytriton", "onnxruntime"}
-    assert {"numpy", "pillow", "tritonclient", "psutil"} <= names["gpu"]
-    assert not {"torch", "transformers", "pytest"} & names["cpu"]
+    assert names["wheel"] - names["triton"] == {"nvidia-pytriton", "onnxruntime"}
+    assert {"numpy", "pillow", "av", "tritonclient", "psutil"} <= names["triton"]
+    assert not {"torch", "transformers", "pytest"} & names["wheel"]
     assert {"fastapi", "uvicorn", "tritonclient", "orjson"} <= names["front"]
-    assert not {"onnxruntime", "nvidia-pytriton", "torch"} & names["front"]
-    with pytest.raises(ValueError, match="expected cpu, gpu or front; got 'tpu'"):
+    assert not {"onnxruntime", "nvidia-pytriton", "torch", "av"} & names["front"]
+    with pytest.raises(ValueError, match="expected triton, wheel or front; got 'tpu'"):
         requirements(pyproject, "tpu")
 
 
@@ -55,7 +55,7 @@ def test_every_image_is_pinned_and_named_once() -> None:
     assert text.count("tritonserver:") == 1
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu", "front", "gateway"])
+@pytest.mark.parametrize("target", ["triton", "wheel", "front", "gateway"])
 def test_a_target_runs_as_a_user_under_tini(target: str) -> None:
     stage = re.search(
         rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM|\Z)", DOCKERFILE.read_text(), re.M | re.S

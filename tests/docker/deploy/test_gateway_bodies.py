@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.docker.deploy.gateways import (
     ALICE,
+    BOB,
     INFER,
     PATIENCE_SECONDS,
     Gateway,
@@ -103,11 +104,36 @@ class TestThroughTheGateway:
         answer = gateway.http("POST", "/v1/segment", body, x_api_key=ALICE, content_type=kind)
         assert answer.status == 200
         assert answer.json()["objects"]
+        body, kind = urllib3.encode_multipart_formdata(fields[:1])
+        warmed = gateway.http("POST", "/v1/images", body, x_api_key=ALICE, content_type=kind)
+        assert (warmed.status, warmed.json()["image_id"]) == (200, answer.json()["image_id"])
+        body, kind = urllib3.encode_multipart_formdata([*fields[:1], ("points_per_side", "2")])
+        found = gateway.http("POST", "/v1/everything", body, x_api_key=ALICE, content_type=kind)
+        assert (found.status, "masks" in found.json()) == (200, True)
         name = answer.json()["image_id"]
         assert gateway.http("DELETE", f"/v1/images/{name}", x_api_key=ALICE).status == 204
         assert gateway.http("DELETE", f"/v1/images/{name}", x_api_key=ALICE).status == 404
         assert gateway.http("GET", f"/v1/images/{name}", x_api_key=ALICE).status == 404
         assert name not in gateway.log
+
+    def test_a_video_by_rest(self, gateway: Gateway) -> None:
+        started = gateway.http("POST", "/v1/videos", b"", x_api_key=ALICE)
+        session_id = started.json()["session_id"]
+        session = f"/v1/videos/{session_id}"
+        fields = [("image", ("0.png", photograph("coins.png"))), ("frame", "0"), ("point", "9,9")]
+        body, kind = urllib3.encode_multipart_formdata(fields)
+        prompted = gateway.http(
+            "POST", f"{session}/prompt", body, x_api_key=ALICE, content_type=kind
+        )
+        assert (prompted.status, len(prompted.json()["objects"])) == (200, 1)
+        assert gateway.http("GET", session, x_api_key=BOB).status == 404
+        assert gateway.http("GET", session, x_api_key=ALICE).status == 200
+        for method, path in (("POST", session), ("GET", f"{session}/track"), ("PUT", session)):
+            refused = gateway.http(method, path, b"", x_api_key=ALICE)
+            assert (refused.status, "the gateway passes" in refused.json()["error"]) == (404, True)
+        assert gateway.http("GET", session).status == 401
+        assert gateway.http("DELETE", session, x_api_key=ALICE).status == 204
+        assert session_id not in gateway.log
 
     def test_streams_pass_in_order_and_beyond_the_size_of_one_body(self, gateway: Gateway) -> None:
         request = click_request(b"stream")

@@ -9,7 +9,10 @@ import grpc
 import numpy as np
 import pytest
 import urllib3
-from deploy.gateway import read_api_keys, render_api_keys
+from deploy.errors import DeployError
+from deploy.files import DeployDir, Deployment
+from deploy.gateway import render_api_keys
+from front.api_keys import ApiKey, ApiKeysError, read_api_keys
 from triton_sam2 import SAM2TritonClient
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -144,26 +147,34 @@ def test_strangers_need_a_certificate_as_well(tmp_path: Path) -> None:
 
 
 def test_a_key_file_cannot_break_out_of_the_configuration() -> None:
-    assert read_api_keys(f"# ours\n\nalice {ALICE}\nbob {BOB} guests # his\n") == {
-        "alice": ALICE,
-        "bob": BOB,
-    }
-    for text in ("alice", f"alice {ALICE} guests more", f"alice {ALICE}\nalice {ALICE}"):
-        with pytest.raises(ValueError, match="expected NAME KEY"):
+    keys = read_api_keys(f"# ours\n\nalice {ALICE}\nbob {BOB} guests # his\n")
+    assert render_api_keys(keys) == f'"~^{ALICE}$" "alice";\n"~^{BOB}$" "bob";\n'
+    for text in ("alice", f"alice {ALICE} guests more"):
+        with pytest.raises(ApiKeysError, match="expected NAME KEY"):
             read_api_keys(text)
-    with pytest.raises(ValueError, match="API key of alice"):
-        render_api_keys({"alice": "short"})
-    with pytest.raises(ValueError, match="API key of alice"):
-        render_api_keys({"alice": f'{ALICE}" "root"; #'})
-    with pytest.raises(ValueError, match="API key of alice"):
-        render_api_keys({"alice": ".*" * 20})  # it becomes a pattern
-    with pytest.raises(ValueError, match="client name"):
-        render_api_keys({'a";': ALICE})
+    # The last one would become a pattern.
+    for key in ("short", f'{ALICE}"root";', ".*" * 20):
+        with pytest.raises(ApiKeysError, match="alice: expected a key of"):
+            ApiKey("alice", key, "alice")
+    for name in ('a";', "", "x" * 65, ":probe"):
+        with pytest.raises(ApiKeysError, match="expected names of"):
+            ApiKey(name, ALICE, "alice")
+        with pytest.raises(ApiKeysError, match="expected names of"):
+            ApiKey("alice", ALICE, name)
 
 
 def test_two_clients_cannot_have_one_key_but_keys_that_differ_in_case_are_two() -> None:
-    with pytest.raises(
-        ValueError, match="API key of bob: expected one of its own; got that of alice"
-    ):
-        render_api_keys({"alice": ALICE, "bob": ALICE})
-    assert render_api_keys({"alice": ALICE, "bob": ALICE.upper()}).count("\n") == 2
+    for text in (f"alice {ALICE}\nbob {ALICE}", f"alice {ALICE}\nalice {BOB}"):
+        with pytest.raises(ApiKeysError, match="line 2: expected each name and each key once"):
+            read_api_keys(text)
+    both = read_api_keys(f"alice {ALICE}\nbob {ALICE.upper()}")
+    assert render_api_keys(both).count("\n") == 2
+
+
+def test_a_deployment_says_which_line_is_wrong(tmp_path: Path) -> None:
+    deploy_dir = DeployDir(tmp_path / "deployment")
+    deployment = Deployment("demo", None, ["cpu", "secure"])
+    deploy_dir.prepare(deployment)
+    (deploy_dir.path / "secrets/api_keys").write_text(f"alice {ALICE}\nbob short\n")
+    with pytest.raises(DeployError, match="api_keys: line 2: bob: expected a key of"):
+        deploy_dir.prepare(deployment)

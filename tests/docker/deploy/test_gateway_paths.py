@@ -103,6 +103,19 @@ class TestThroughTheGateway:
         assert answer.status == 404
         assert "access-control-allow-origin" not in answer.headers
 
+    @pytest.mark.parametrize("path", [INFER, "/v1/segment", "/v1/everything", "/v1/images/x"])
+    def test_a_browsers_question_in_advance_is_the_fronts_to_answer(
+        self, gateway: Gateway, path: str
+    ) -> None:
+        """Without a key, as browsers ask; this front has no origins."""
+        asked = {"origin": "https://page.example", "access_control_request_method": "POST"}
+        answer = gateway.http("OPTIONS", path, bytes(1000), **asked)
+        assert answer.status == 405
+        assert "no such method" in answer.json()["error"]
+        assert "access-control-allow-origin" not in answer.headers
+        for method in ("GET", "POST", "DELETE"):
+            assert gateway.http(method, path, b"{}", **asked).status in (401, 404)
+
     def test_grpc_administration_never_passes(
         self, gateway: Gateway, closed_server: ClosedServer
     ) -> None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from sam2_server.probe import probe
 
+from tests.patience import wait_until
+from tests.raw_client import RawClient, RefusedError, bytes_tensor
 from tests.running_server import ROOT, RunningServer
 from tests.tools import needs
 
@@ -34,9 +36,9 @@ def dashboard_queries() -> Iterator[str]:
 
 
 def metric_names(query: str) -> set[str]:
-    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on)\s*\([^)]*\)", " ", query)
+    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on|without)\s*\([^)]*\)", " ", query)
     words = set(re.findall(r"[a-z_][a-z0-9_]+(?!\w*\s*\()\b", without_labels))
-    return words - {"and", "by", "on"}
+    return words - {"and", "by", "on", "sum"}
 
 
 def test_the_names_in_a_query_are_found() -> None:
@@ -46,15 +48,25 @@ def test_the_names_in_a_query_are_found() -> None:
         "nv_x",
         "up",
     }
+    assert metric_names("sum without (tenant) (rate(nv_x[5m]))") == {"nv_x"}
+
+
+def metrics_of(server: RunningServer) -> set[str]:
+    with urllib.request.urlopen(server.metrics_url, timeout=60) as response:
+        text = response.read().decode()
+    return set(re.findall(r"^([a-zA-Z_:][\w:]*)[{ ]", text, re.MULTILINE))
 
 
 @pytest.mark.server
 def test_alerts_and_dashboard_name_metrics_that_exist(server: RunningServer) -> None:
     assert probe(f"grpc://{server.grpc_url}", 60).healthy
-    with urllib.request.urlopen(server.metrics_url, timeout=60) as response:
-        exported = set(
-            re.findall(r"^([a-zA-Z_:][\w:]*)[{ ]", response.read().decode(), re.MULTILINE)
+    # Steps are counted by command and status, from the first one on.
+    with pytest.raises(RefusedError, match="start it again"):
+        RawClient(server, "grpc").infer(
+            "sam2_video", session_id=bytes_tensor(b"nobody"), command=bytes_tensor(b"status")
         )
+    wait_until(lambda: "sam2_video_steps_total" in metrics_of(server), "the step's count")
+    exported = metrics_of(server)
     used = {
         name for query in (*alert_queries(), *dashboard_queries()) for name in metric_names(query)
     }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from front.tools.brush_rle import encode_brush_mask
+from front.tools.masks import CroppedMask
 
 from tests.front.tools.label_studio_player import brush_module
 
@@ -12,16 +13,28 @@ from tests.front.tools.label_studio_player import brush_module
 def test_masks(shape, share):
     mask = (np.random.default_rng(7).random(shape) < share).astype(np.uint8)
     theirs = brush_module()
-    code = encode_brush_mask(mask)
+    code = encode_brush_mask(CroppedMask.of(mask))
     seen = theirs.decode_rle(list(code)).reshape(*shape, 4)
     np.testing.assert_array_equal(seen, np.repeat(mask[:, :, None], 4, axis=2) * 255)
     if mask.size < 5000:
         assert list(code) == theirs.encode_rle(np.repeat(mask.reshape(-1), 4) * 255)
 
 
+@pytest.mark.parametrize("box", [(3, 4, 20, 9), (0, 2, 30, 5), (0, 0, 30, 12), (29, 11, 30, 12)])
+def test_boxes_in_a_larger_picture(box):
+    mask = np.zeros((12, 30), np.uint8)
+    mask[box[1] : box[3], box[0] : box[2]] = 1
+    code = encode_brush_mask(CroppedMask.of(mask))
+    assert list(code) == brush_module().encode_rle(np.repeat(mask.reshape(-1), 4) * 255)
+
+
 def test_more_runs_than_are_laid_out_at_once():
     mask = np.indices((400, 401)).sum(axis=0).astype(np.uint8) % 2
-    seen = brush_module().decode_rle(list(encode_brush_mask(mask))).reshape(400, 401, 4)
+    seen = (
+        brush_module()
+        .decode_rle(list(encode_brush_mask(CroppedMask.of(mask))))
+        .reshape(400, 401, 4)
+    )
     np.testing.assert_array_equal(seen[:, :, 3], mask * 255)
 
 
@@ -30,5 +43,5 @@ def test_a_known_mask():
     expected = "00000000000000000000000000000100" + "00111" + "0010" + "0011" + "0111" + "1111"
     expected += "1" + "00" + "011" + "11111111"
     expected += "0" * (8 - len(expected) % 8)
-    code = encode_brush_mask(np.ones((1, 1), np.uint8))
+    code = encode_brush_mask(CroppedMask.of(np.ones((1, 1), np.uint8)))
     assert "".join(f"{byte:08b}" for byte in code) == expected

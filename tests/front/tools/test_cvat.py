@@ -89,7 +89,7 @@ def test_the_second_click_encodes_nothing(url, statistics):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "pos_points: expected at least one point"),
+        ({}, "obj_bbox: expected at least one point or box"),
         ({"pos_points": [[1, 2, 3]]}, "pos_points[0]: expected 2 numbers, got 3"),
         ({"pos_points": [["a", 2]]}, "pos_points[0]: expected a number, got text"),
         ({"pos_points": "1,2"}, "pos_points: expected a list, got text"),

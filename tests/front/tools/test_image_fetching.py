@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from front.tools.label_studio_images import LabelStudioImages
 from front.tools.settings import ImageHost, ToolLimits, ToolSettings
 
 from tests.front.tools.image_site import Answer, ImageSite
+from tests.tools import needs
 
 LIMITS = ToolLimits(max_fetched_bytes=1000, fetch_timeout_s=60.0)
 
@@ -148,11 +150,45 @@ def test_nobody_there():
     assert refused.value.http_status == 502
 
 
-def test_a_host_without_the_names_certificate(pictures):
-    """https is checked as browsers do: this one speaks no TLS at all."""
+@needs("openssl")
+def test_certificates_are_checked_by_name(tmp_path):
+    """The name's certificate, though the address was looked up before; no other name's."""
+    pem, key = tmp_path / "a.pem", tmp_path / "a.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=a", "-addext", "subjectAltName=DNS:pictures.example"),
+            *("-keyout", key, "-out", pem),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+
+    async def resolve(_name, _port):
+        return ["127.0.0.1"]
+
+    with ImageSite(context) as site:
+        site.answers["/a.png"] = Answer(b"picture")
+        trusting = ssl.create_default_context(cafile=pem)
+        for name, tls in (("pictures.example", trusting), ("other.example", trusting)):
+            hosts = [ImageHost(name, site.port, is_private=True)]
+            url = f"https://{name}:{site.port}/a.png"
+            if name == "pictures.example":
+                assert fetched(url, hosts, resolve=resolve, tls=tls) == b"picture"
+                # Whom the system does not trust is not trusted.
+                with pytest.raises(Refusal, match="cannot be reached"):
+                    fetched(url, hosts, resolve=resolve)
+            else:
+                with pytest.raises(Refusal, match="cannot be reached"):
+                    fetched(url, hosts, resolve=resolve, tls=tls)
+        assert len(site.asked) == 1
+
+
+def test_a_host_that_speaks_no_tls(pictures):
     with pytest.raises(Refusal, match="cannot be reached"):
         fetched(f"https://127.0.0.1:{pictures.port}/a.png", [here(pictures)])
-    assert ssl.create_default_context().check_hostname
 
 
 def test_a_personal_token_is_exchanged_once_and_goes_to_label_studio_alone(pictures):

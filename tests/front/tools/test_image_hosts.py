@@ -28,12 +28,18 @@ HOSTS = (
         ("HTTPS://CDN.Example./a", ("https", "cdn.example", 443), "cdn.example"),
         ("http://minio:9000/b", ("http", "minio", 9000), "minio:9000"),
         ("http://[::1]:8080/b", ("http", "::1", 8080), "[::1]:8080"),
+        ("https://cdn.example/\u00fc b.png", ("https", "cdn.example", 443), "cdn.example"),
     ],
 )
 def test_urls_of_configured_hosts(url, origin, host_header):
     target = read_target("image", url, HOSTS)
     assert target.origin == origin
     assert target.host_header == host_header
+
+
+def test_letters_are_sent_as_browsers_send_them():
+    target = read_target("image", "https://cdn.example/fo to/\u00fc%20.png?d=\u0444", HOSTS)
+    assert target.path_and_query == "/fo%20to/%C3%BC%20.png?d=%D1%84"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,9 @@ def test_urls_of_configured_hosts(url, origin, host_header):
         "https://cdn.example:99999/",
         "https://cdn.example\\@other.example/",
         "https://cdn.example/a\r\nHost: other",
-        "https://cdn.example/ü",
+        "https://cdn.exämple/",
+        "https://cdn.example\u3002other.example/",
+        "https://cdn.example /a",
         "https://[::1/",
         "http://127.0.0.1/",
         "",

@@ -23,6 +23,7 @@ from tests.front.tools.label_studio_player import (
 from tests.front.tools.pictures import DISC, fresh_picture
 from tests.masks import overlap
 from tests.patience import wait_until
+from tests.running_front import RunningFront
 
 pytestmark = pytest.mark.server
 UPLOADED = "/data/upload/1/coins.png"
@@ -59,6 +60,15 @@ def test_it_is_up_and_set_up(url):
     assert post(url, "setup", setup).json() == {"model_version": "sam2.1"}
     event = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1}, "project": {"id": 1}}
     assert post(url, "webhook", event).status_code == 201
+
+
+def test_its_health_is_the_servers(tmp_path):
+    tools = ("--tools", "label_studio,x_anylabeling")
+    with RunningFront("127.0.0.1:1", tmp_path, *tools) as front:
+        for tool in ("label_studio", "x_anylabeling"):
+            answer = requests.get(f"http://{front.http_url}/tools/{tool}/health", timeout=60)
+            assert answer.status_code == 503
+            assert "not ready" in answer.text
 
 
 def test_a_click_is_a_brush_mask(url, site, clicked):
@@ -148,6 +158,13 @@ def test_an_image_in_a_bucket_is_asked_of_label_studio(url, site, photo, clicked
     request = prediction_request("s3://bucket/a coin.png", [click(*COIN, clicked.original_hw)])
     (item,) = post(url, "predict", request).json()["results"][0]["result"]
     np.testing.assert_array_equal(decoded(item), best_mask(clicked) * 255)
+
+
+def test_a_name_of_other_letters(url, site, photo, clicked):
+    site.answers["/data/upload/1/%D1%84%20o.png"] = Answer(photo)
+    marks = [click(*COIN, clicked.original_hw)]
+    answer = post(url, "predict", prediction_request("/data/upload/1/\u0444 o.png", marks))
+    assert answer.status_code == 200
 
 
 def test_nothing_clicked_is_nothing_predicted(url):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from session_steps import EncodedFrame
+from session_steps import EncodedFrame, FrameSource
 from video_graphs import FrameFeatures, Tensors
 
 S, C, D = 64, 8, 4
@@ -26,9 +26,10 @@ class FakeGraphs:
         self.before: Callable[[str], Any] | None = None
 
     async def encode(
-        self, image: bytes, is_cancelled: Callable[[], bool] = lambda: False
+        self, source: FrameSource, is_cancelled: Callable[[], bool] = lambda: False
     ) -> EncodedFrame:
         await self._called("encode")
+        image = source if isinstance(source, bytes) else b"%d" % source.frame_index
         value = np.float16(sum(image) % 97 / 97)
         features = FrameFeatures(
             np.full((1, C, S // 16, S // 16), value, np.float16),

@@ -56,7 +56,8 @@ class OnnxGraphs:
         picture = Image.open(io.BytesIO(image)).convert("RGB")
         pixels = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
         names = ("image_embed", "high_res_feats_0", "high_res_feats_1", "encoder_fingerprint")
-        batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+        # As `resized_image` holds whole grey levels; FP16 does so exactly.
+        batch = pixels.transpose(2, 0, 1)[None].astype(np.float16) - np.float16(128)
         features = await self.run("sam2_encoder", {"resized_image": batch}, names)
         return EncodedFrame(FrameFeatures(**features), (picture.height, picture.width))
 

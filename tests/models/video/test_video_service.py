@@ -22,7 +22,7 @@ from video_errors import (
 from video_service import Step, VideoService
 from video_settings import ServiceLimits
 
-from tests.models.video.fake_graphs import FakeGraphs
+from tests.models.video.fake_graphs import HW, FakeGraphs
 
 STEP_LIMITS = StepLimits(
     max_objects_per_session=3,
@@ -35,6 +35,7 @@ STEP_LIMITS = StepLimits(
 )
 TABLE_LIMITS = TableLimits(
     max_sessions=3,
+    tenant_percent=50,
     session_idle_seconds=60,
     memory_budget_bytes=10_000_000,
     memory_window_frames=6,
@@ -42,8 +43,24 @@ TABLE_LIMITS = TableLimits(
     pointer_window_frames=30,
 )
 SERVICE_LIMITS = ServiceLimits(
-    max_session_id_bytes=256, max_pending_steps=4, max_concurrent_steps=2, max_pending_bytes=1000
+    max_session_id_bytes=256,
+    max_pending_steps=4,
+    max_concurrent_steps=2,
+    max_pending_bytes=1000,
+    tenant_percent=50,
 )
+
+
+class FakeVideo:
+    """A video of five frames, which nobody decodes."""
+
+    num_frames, original_hw, size_bytes = 5, HW, 1000
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def dispose(self) -> None:
+        self.is_closed = True
 
 
 class World:
@@ -57,8 +74,17 @@ class World:
     ) -> None:
         self.now = 0.0
         self.graphs = FakeGraphs()
+        self.videos: list[FakeVideo] = []
         self.table = SessionTable(table, lambda: self.now)
-        self.service = VideoService(self.table, self.graphs.run, self.graphs.encode, service, step)
+        self.service = VideoService(
+            self.table, self.graphs.run, self.graphs.encode, service, step, open_video=self.open
+        )
+
+    async def open(self, data: bytes, is_cancelled: Any) -> Any:
+        self.videos.append(FakeVideo())
+        if data == b"no video":
+            raise InvalidStepError("video: expected one")
+        return self.videos[-1]
 
     async def do(self, session_id: str, name: str, cancelled: Any = None, **given: Any) -> Any:
         async def show(command: Command, answer: Any, state: Any, session: Any) -> Any:
@@ -403,3 +429,108 @@ def test_a_frame_that_is_prompted_for_all_objects_needs_no_image_again() -> None
         return world.graphs.calls
 
     assert asyncio.run(story()).count("encode") == 2
+
+
+def track_without_image(world: World, frame: int) -> Any:
+    return world.do("a", "track", frame_index=frame)
+
+
+async def click_without_image(world: World, frame: int) -> Any:
+    point = {"point_coords": np.array([[3, 4]], np.float32), "point_labels": np.ones(1, np.int32)}
+    return await world.do("a", "prompt", frame_index=frame, object_id=1, **point)
+
+
+def test_a_session_with_a_video_needs_no_images_and_knows_its_length() -> None:
+    async def story() -> None:
+        world = World()
+        await world.do("a", "start", video=b"video")
+        assert world.table.find("a").options.num_frames == 5
+        assert world.table.size_bytes == 1000
+        await click_without_image(world, 0)
+        for frame in (1, 2, 4, 3):
+            await track_without_image(world, frame)
+        with pytest.raises(InvalidStepError, match="num_frames 5, got 5"):
+            await track_without_image(world, 5)
+        with pytest.raises(InvalidStepError, match="image: not expected"):
+            await world.track("a", 0)
+        assert world.table.find("a").state.files == {}
+        await world.do("a", "reset")
+        assert world.table.find("a").state.video is world.videos[0]
+        await world.do("a", "close")
+        assert world.videos[0].is_closed
+
+    asyncio.run(story())
+
+
+def test_the_next_frame_of_a_video_is_encoded_ahead() -> None:
+    async def story() -> list[str]:
+        world = World()
+        await world.do("a", "start", video=b"video")
+        await click_without_image(world, 0)
+        world.graphs.calls = []
+        await asyncio.gather(*(track_without_image(world, frame) for frame in (1, 2)))
+        assert world.service.counts.encoded_ahead == 1
+        return world.graphs.calls
+
+    assert asyncio.run(story()).count("encode") == 2
+
+
+def test_fewer_frames_may_be_asked_for_and_not_more() -> None:
+    async def story() -> None:
+        world = World()
+        await world.do("a", "start", video=b"video", options=TrackingOptions(num_frames=3))
+        assert world.table.find("a").options.num_frames == 3
+        with pytest.raises(InvalidStepError, match="num_frames: expected at most the video's 5"):
+            await world.do("b", "start", video=b"video", options=TrackingOptions(num_frames=6))
+        assert world.videos[1].is_closed
+        assert len(world.table) == 1
+
+    asyncio.run(story())
+
+
+def test_a_video_that_cannot_be_opened_starts_nothing() -> None:
+    async def story() -> None:
+        world = World()
+        with pytest.raises(InvalidStepError, match="video: expected"):
+            await world.do("a", "start", video=b"no video")
+        assert len(world.table) == 0
+        with pytest.raises(CancelledStepError):
+            await world.do("a", "start", lambda: bool(world.videos[1:]), video=b"video")
+        assert len(world.table) == 0
+        assert world.videos[1].is_closed
+        await world.do("a", "start")
+        with pytest.raises(SessionExistsError):
+            await world.do("a", "start", video=b"video")
+        assert len(world.videos) == 2  # not opened in vain
+
+    asyncio.run(story())
+
+
+def test_videos_count_in_the_budget_and_go_with_their_session() -> None:
+    async def story() -> None:
+        world = World(replace(TABLE_LIMITS, memory_budget_bytes=2500))
+        for session_id in "abc":
+            world.now += 1
+            await world.do(session_id, "start", video=b"video")
+        assert [video.is_closed for video in world.videos] == [True, False, False]
+        with pytest.raises(NotHeldError):
+            await world.do("a", "status")
+        world.now += 61
+        world.table.expire()
+        assert all(video.is_closed for video in world.videos)
+        small = World(replace(TABLE_LIMITS, memory_budget_bytes=999))
+        with pytest.raises(OverloadedError, match="memory_budget_bytes"):
+            await small.do("a", "start", video=b"video")
+        assert len(small.table) == 0
+        assert small.videos[0].is_closed
+
+    asyncio.run(story())
+
+
+def test_the_bytes_of_a_waiting_video_count() -> None:
+    async def story() -> None:
+        world = World()
+        with pytest.raises(OverloadedError, match="video: as many bytes.*max_pending_bytes"):
+            await world.do("a", "start", video=b"0" * 1001)
+
+    asyncio.run(story())

@@ -1,4 +1,4 @@
-"""What bytes that are no image file of ours seem to be, in words that end the sender's search."""
+"""What bytes that are no file of ours seem to be, in words that end the sender's search."""
 
 from __future__ import annotations
 
@@ -41,30 +41,40 @@ PICTURE_STARTS = (
     b"MM\0+",
 )
 BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]+=*")
+FILE_ENDINGS = rb"jpe?g|png|webp|bmp|tiff?|mp4|mov|webm|mkv|avi"
+ADDRESS = re.compile(rb"(?:https?|file|s3)://|/[\w.-]+/|[\w./\\-]+\.(?:" + FILE_ENDINGS + rb")$")
 SEND_BYTES = "send the file's bytes themselves, over HTTP in the binary form"
 
 
-def describe_unreadable(data: bytes) -> str:
-    """How many bytes, what they look like and, where it is known, what to do about it."""
+def describe_unreadable(
+    data: bytes,
+    length_bytes: int | None = None,
+    file_starts: tuple[bytes, ...] = PICTURE_STARTS,
+) -> str:
+    """How many bytes, what they look like and, where it is known, what to do about it.
+
+    Args:
+        data: the file, or its beginning where length_bytes says how long it is.
+        file_starts: how files begin that would have been right, had they not been turned into text.
+    """
+    length = len(data) if length_bytes is None else length_bytes
     head = data[:4096].lstrip()
     if head[:5].lower() == b"data:":
-        return f"a data URL of {len(data)} bytes; {SEND_BYTES}"
-    if _is_base64_of_picture(head):
-        return f"{len(data)} bytes of base64 text, which is not decoded here; {SEND_BYTES}"
+        return f"a data URL of {length} bytes; {SEND_BYTES}"
+    if _is_base64_of(head, file_starts):
+        return f"{length} bytes of base64 text, which is not decoded here; {SEND_BYTES}"
     if _is_text_of_picture(data):
-        what = "an image file that was turned into text (UTF-8) on its way"
-        return f"{len(data)} bytes of {what}; {SEND_BYTES}"
+        what = "an image file that something turned into text (UTF-8)"
+        return f"{length} bytes of {what}; {SEND_BYTES}"
     for offset, start, name in OTHER_FILES:
         if data[offset : offset + len(start)] == start or (not offset and head.startswith(start)):
-            return f"{name} of {len(data)} bytes"
-    if re.match(
-        rb"(?:https?|file|s3)://|/[\w.-]+/|[\w./\\-]+\.(?:jpe?g|png|webp|bmp|tiff?)$", head
-    ):
-        return f"{len(data)} bytes that look like a path or an address; {SEND_BYTES}"
-    return f"{len(data)} bytes that are none of them (they begin with {data[:8].hex(' ')})"
+            return f"{name} of {length} bytes"
+    if ADDRESS.match(head):
+        return f"{length} bytes that look like a path or an address; {SEND_BYTES}"
+    return f"{length} bytes that are none of them (they begin with {data[:8].hex(' ')})"
 
 
-def _is_base64_of_picture(head: bytes) -> bool:
+def _is_base64_of(head: bytes, file_starts: tuple[bytes, ...]) -> bool:
     text = b"".join(head[:256].split())[:64]
     if len(text) < 8 or BASE64_TEXT.fullmatch(text) is None:
         return False
@@ -73,7 +83,7 @@ def _is_base64_of_picture(head: bytes) -> bool:
         start = base64.b64decode(text[: len(text.rstrip(b"=")) // 4 * 4])
     except binascii.Error:
         return False
-    return start.startswith(PICTURE_STARTS)
+    return start.startswith(file_starts)
 
 
 def _is_text_of_picture(data: bytes) -> bool:
