@@ -17,24 +17,13 @@ from pycocotools import mask as coco_mask
 
 from export.checkpoint import load_checkpoint
 from export.repository import assemble_repository
+from tests.automask_cases import CASES
 from tests.automask_reference import TorchPredictor, generate
 from tests.masks import overlap
 from tests.photographs import opened, photograph
 from tests.raw_client import RawClient, bytes_tensor
 from tests.running_server import ROOT, RunningServer
 
-SOFT = {
-    "points_per_side": 8,
-    "pred_iou_thresh": 0.7,
-    "stability_score_thresh": 0.8,
-    "stability_score_offset": 0.3,
-}
-CASES = {
-    "default": SOFT,
-    "crops": SOFT | {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
-    "m2m": SOFT | {"use_m2m": True},
-    "one mask a point": SOFT | {"multimask_output": False},
-}
 PHOTOGRAPHS = ("coins.png", "coffee.png", "cell.png", "chelsea.png")
 SAME_IOU = 0.99
 

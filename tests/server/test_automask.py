@@ -15,6 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from triton_sam2 import SAM2TritonClient
 
+from tests.automask_cases import CASES as REFERENCE_CASES
+from tests.automask_cases import SOFT
 from tests.automask_reference import GraphPredictor, generate
 from tests.masks import overlap
 from tests.models.test_generator_parameters import WRONG
@@ -28,18 +30,7 @@ pytestmark = pytest.mark.server
 ONNX = ROOT / "export/demo_model/onnx"
 MODEL = "sam2_automask"
 LEAST_IOU = 0.99
-# The small model's edges are soft: at Meta's own thresholds nothing of it survives.
-SOFT = {
-    "points_per_side": 8,
-    "pred_iou_thresh": 0.7,
-    "stability_score_thresh": 0.8,
-    "stability_score_offset": 0.3,
-}
-CASES = {
-    "default": SOFT,
-    "crops": SOFT | {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
-    "m2m": SOFT | {"use_m2m": True},
-    "one mask a point": SOFT | {"multimask_output": False},
+CASES = REFERENCE_CASES | {
     "a grid of one's own": {"stability_score_thresh": 0, "pred_iou_thresh": 0}
     | {"points_per_side": None, "point_grids": [[[0.28, 0.65], [0.5, 0.5], [0.9, 0.1]]]},
 }
