@@ -19,6 +19,8 @@ from export.layers import (
 from export.pixels import FP16_ZERO
 from export.sizes import image_size_of
 
+# Maps from which on one operator for attention pays (512 px): smaller graphs keep to standard operators.
+FUSED_TOKENS = 1024
 # ImageNet's statistics, as SAM 2's transforms apply them to pixels in [0, 1].
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -137,7 +139,7 @@ def hiera_block(block: Module, x: Tensor, *, fused: bool = False) -> Tensor:
 
     Attention is within windows of `block.window_size` (0: the whole map). At the start of a stage
     queries and residual are pooled, which halves the map and, with it, the windows. `fused`: attention over
-    the whole map is one operator.
+    the whole map is one operator, where the map is large enough to gain by it.
     """
     normed = layer_norm(block.layer_norm1, x)
     stride = block.query_stride[0] if block.query_stride else 1
@@ -148,7 +150,8 @@ def hiera_block(block: Module, x: Tensor, *, fused: bool = False) -> Tensor:
     height = edge(x, 1)
     window = block.window_size or height
     windows, padded = to_windows(normed, window)
-    attended = window_attention(block.attn, windows, stride, fused=fused and not block.window_size)
+    fused = fused and not block.window_size and height * height >= FUSED_TOKENS
+    attended = window_attention(block.attn, windows, stride, fused=fused)
     x = residual + from_windows(attended, window // stride, padded // stride, height // stride)
     return x + fp32(feed_forward(block.mlp, layer_norm(block.layer_norm2, x)))
 

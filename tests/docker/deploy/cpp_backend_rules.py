@@ -15,6 +15,8 @@ from tritonclient.grpc import model_config_pb2
 
 # ONNX Runtime 1.19, the one in Triton 24.10: the oldest that we serve with. Newer ones read more, none less.
 NEWEST_IR, OPSETS = 10, range(7, 22)
+# ONNX Runtime's own operators, which every build of it has; TensorRT has none of them.
+CONTRIBUTED = {"com.microsoft": {"MultiHeadAttention"}}
 TYPES = {
     model_config_pb2.TYPE_UINT8: TensorProto.UINT8,
     model_config_pb2.TYPE_INT32: TensorProto.INT32,
@@ -60,8 +62,13 @@ def _of_the_graph(graph: onnx.ModelProto) -> list[str]:
     opsets = {entry.domain: entry.version for entry in graph.opset_import}
     if graph.ir_version > NEWEST_IR or opsets.get("") not in OPSETS:
         broken.append(f"IR {graph.ir_version} or opset {opsets.get('')} is out of reach")
-    if set(opsets) - {""} or graph.functions:
-        broken.append(f"operators of other domains: {set(opsets) - {''}}")
+    if graph.functions or set(opsets) - {"", *CONTRIBUTED}:
+        broken.append(f"operators of other domains: {set(opsets) - {'', *CONTRIBUTED}}")
+    broken += [
+        f"operator {node.op_type} of {node.domain}"
+        for node in graph.graph.node
+        if node.op_type not in CONTRIBUTED.get(node.domain, {node.op_type})
+    ]
     if any(one.data_location == TensorProto.EXTERNAL for one in graph.graph.initializer):
         broken.append("weights in another file")
     return broken
@@ -164,6 +171,8 @@ def _of_the_providers(config: Any, graph: onnx.ModelProto) -> list[str]:
     accelerators = config.optimization.execution_accelerators
     if accelerators.cpu_execution_accelerator:
         broken.append("an accelerator of CPUs")
+    if accelerators.gpu_execution_accelerator and any(n.domain for n in graph.graph.node):
+        broken.append("operators that TensorRT does not have")
     for accelerator in accelerators.gpu_execution_accelerator:
         if accelerator.name != "tensorrt":
             broken.append(f"accelerator {accelerator.name}")

@@ -75,7 +75,13 @@ def _accelerator(config: Any) -> Any:
 BREAKS: dict[str, Callable[[Any, Any], Any]] = {
     "is out of reach": lambda _, graph: setattr(graph.opset_import[0], "version", 22),
     "operators of other domains": lambda _, graph: graph.opset_import.add(
-        domain="com.microsoft", version=1
+        domain="org.example", version=1
+    ),
+    "operator Gelu of com.microsoft": lambda _, graph: graph.graph.node.add(
+        op_type="Gelu", domain="com.microsoft"
+    ),
+    "operators that TensorRT does not have": lambda _, graph: graph.graph.node.add(
+        op_type="MultiHeadAttention", domain="com.microsoft"
     ),
     "weights in another file": lambda _, graph: setattr(
         graph.graph.initializer[0], "data_location", TensorProto.EXTERNAL
