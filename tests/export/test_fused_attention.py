@@ -12,6 +12,7 @@ from transformers import Sam2Config, Sam2Model
 
 from export import encoder_graph
 from export.encoder_graph import hiera_block
+from export.layers import CONTRIB_DOMAIN
 
 SIDE = 8
 
@@ -49,7 +50,7 @@ def test_a_large_map_has_one_operator_and_the_same_numbers(
     with torch.no_grad():
         expected = hiera_block(block, x).numpy()
         torch.onnx.export(_Block(block), (x,), str(file), opset_version=17, dynamo=False)
-    nodes = [node for node in onnx.load(file).graph.node if node.domain == "com.microsoft"]
+    nodes = [node for node in onnx.load(file).graph.node if node.domain == CONTRIB_DOMAIN]
     assert [node.op_type for node in nodes] == ["MultiHeadAttention"] * operators
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     [found] = session.run(None, {session.get_inputs()[0].name: x.numpy()})
