@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,13 @@ from front.metrics import Outcome
 from front.refusals import invalid, too_large
 from front.rest_answers import (
     answered_in_words,
-    check_format,
     check_overlay,
     json_answer,
     outlines,
     png_answer,
-    with_image_id,
 )
 from front.rest_calls import client_for
+from front.rest_masks import MaskCall, answer_masks, needed_image_id
 from front.service import FrontService, Reservation
 from front.settings import Limits
 
@@ -46,18 +44,10 @@ class Rest:
     async def segment(self, request: Request) -> Response:
         """Masks for an image and prompts, or for an image's id and prompts."""
 
-        async def answer(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
-            form = await read_form(request, SEGMENT_FIELDS, self._service.limits, reservation)
-            outcome.in_bytes = form.body_bytes
-            wanted = form.one("format", "rle") or "rle"
-            check_format(wanted, tuple(SERVER_FORMATS), has_image=form.image is not None)
-            result = await unless_gone(request, self._predict(caller, form, SERVER_FORMATS[wanted]))
-            _check_pixels(result, wanted, self._service.limits)
-            async with self._service.rendering:
-                response = await asyncio.to_thread(_rendered, result, wanted, form.image)
-            return with_image_id(response, result.image_id)
-
-        return await answered_in_words(self._service, request, "segment", answer)
+        call = MaskCall(
+            "segment", SEGMENT_FIELDS, SERVER_FORMATS, self._predict, _check_pixels, _rendered
+        )
+        return await answer_masks(self._service, request, call)
 
     async def warm(self, request: Request) -> Response:
         """Encodes an image ahead of its first click."""
@@ -95,14 +85,9 @@ class Rest:
             "formats": (server_format,),
         }
         client = client_for(self._service, caller)
-        image_id = form.one("image_id")
         if form.image is not None:
-            return await client.segment(form.image, image_id=image_id, **arguments)
-        if image_id is None:
-            raise invalid(
-                "expected image (curl: -F image=@photo.jpg), image_id or both, got neither"
-            )
-        await client.set_image(image_id=image_id)
+            return await client.segment(form.image, image_id=form.one("image_id"), **arguments)
+        await client.set_image(image_id=needed_image_id(form))
         return await client.predict(**arguments)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -12,21 +11,17 @@ from starlette.responses import Response
 from triton_sam2 import GeneratedMasks, GeneratorParameters
 
 from front.callers import Caller
-from front.forms import SentForm, read_form
-from front.http_protocol import unless_gone
-from front.metrics import Outcome
+from front.forms import SentForm
 from front.refusals import invalid, too_large
 from front.rest_answers import (
-    answered_in_words,
-    check_format,
     check_overlay,
     json_answer,
     outlines,
     png_answer,
-    with_image_id,
 )
 from front.rest_calls import client_for
-from front.service import FrontService, Reservation
+from front.rest_masks import MaskCall, answer_masks, needed_image_id
+from front.service import FrontService
 from front.settings import Limits
 
 # Each of the generator's parameters is a field of its own; its value is JSON.
@@ -46,37 +41,24 @@ class RestEverything:
     async def everything(self, request: Request) -> Response:
         """Every mask of an image, or of an image's id."""
 
-        async def answer(caller: Caller, reservation: Reservation, outcome: Outcome) -> Response:
-            form = await read_form(request, FIELDS, self._service.limits, reservation)
-            outcome.in_bytes = form.body_bytes
-            wanted = form.one("format", "rle") or "rle"
-            check_format(wanted, tuple(SERVER_FORMATS), has_image=form.image is not None)
-            result = await unless_gone(
-                request, self._generate(caller, form, SERVER_FORMATS[wanted])
-            )
-            _check_pixels(result, wanted, self._service.limits)
-            async with self._service.rendering:
-                response = await asyncio.to_thread(_rendered, result, wanted, form.image)
-            return with_image_id(response, result.image_id)
-
-        return await answered_in_words(self._service, request, "everything", answer)
+        call = MaskCall(
+            "everything", FIELDS, SERVER_FORMATS, self._generate, _check_pixels, _rendered
+        )
+        return await answer_masks(self._service, request, call)
 
     async def _generate(self, caller: Caller, form: SentForm, server_format: str) -> GeneratedMasks:
         parameters: Any = read_parameters(form)
         client = client_for(self._service, caller)
-        image_id = form.one("image_id")
         # The model ends itself before that (max_seconds).
         options: Any = {
             "formats": (server_format,),
             "timeout": self._service.limits.answer_timeout_s,
         }
         if form.image is not None:
-            return await client.generate(form.image, image_id=image_id, **options, **parameters)
-        if image_id is None:
-            raise invalid(
-                "expected image (curl: -F image=@photo.jpg), image_id or both, got neither"
+            return await client.generate(
+                form.image, image_id=form.one("image_id"), **options, **parameters
             )
-        handle = await client.set_image(image_id=image_id)
+        handle = await client.set_image(image_id=needed_image_id(form))
         return await client.generate(handle, **options, **parameters)
 
 

@@ -14,20 +14,25 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from torch.utils.data import DataLoader
 
 from export.demo_model.batches import Batch, PromptBatches, ScenePool
-from export.demo_model.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from export.demo_model.checkpoint import TrainingState, save_checkpoint
 from export.demo_model.dense_heads import DenseHeads
 from export.demo_model.model import build_model, load_model, save_model
 from export.demo_model.predictors import TorchPredictor
 from export.demo_model.scoring import ScoredScene, heldout_scenes, mean_scores
 from export.demo_model.steps import Schedule, train_step
+from export.demo_model.training_run import (
+    ProgressLog,
+    batches_of,
+    optimizer_of,
+    progress_of,
+    resumed,
+)
 
 _log = logging.getLogger("train-demo")
 _POOL_SCENE_SIZE = 320
 _QUALITY_SEED = 1  # not the scenes of the final evaluation, which use seed 0
-_VERY_MANY_STEPS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -60,21 +65,16 @@ def new_state(options: TrainingOptions) -> TrainingState:
     model = model.to(options.device).train()
     heads = DenseHeads(model.config.vision_config.fpn_hidden_size).to(options.device)
     parameters = [*model.parameters(), *heads.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.02},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model).eval(),
         heads=heads,
-        optimizer=torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.99)),
+        optimizer=optimizer_of(
+            parameters, options.learning_rate, weight_decay=0.02, second_moment_decay=0.99
+        ),
         choices=np.random.default_rng([options.seed, 5]),
     )
-    if options.checkpoint_path.exists():
-        load_checkpoint(state, options.checkpoint_path)
-        _log.info("resumed at step %d", state.step)
-    return state
+    return resumed(state, options.checkpoint_path)
 
 
 def _be_nice(_worker: int) -> None:
@@ -88,34 +88,7 @@ def batches_from(options: TrainingOptions, first_step: int) -> Iterator[Batch]:
     dataset = PromptBatches(
         pool, options.pool_scenes, options.seed, options.images, options.objects
     )
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(first_step, _VERY_MANY_STEPS),
-        num_workers=options.workers,
-        prefetch_factor=8 if options.workers else None,
-        worker_init_fn=_be_nice,
-        generator=torch.Generator(),  # its own: or a resumed run would draw once more than it should
-    )
-    return iter(loader)
-
-
-class ProgressLog:
-    """Means of the figures since the last line, one line every hundred steps."""
-
-    def __init__(self, every: int = 100) -> None:
-        self._every, self._figures = every, dict[str, list[float]]()
-        self._since = time.monotonic()
-
-    def add(self, state: TrainingState, figures: dict[str, float], progress: float) -> None:
-        for name, value in figures.items():
-            self._figures.setdefault(name, []).append(value)
-        if state.step % self._every:
-            return
-        means = "  ".join(f"{n} {np.mean(v):.3g}" for n, v in sorted(self._figures.items()))
-        pace = (time.monotonic() - self._since) / self._every * 1000
-        _log.info("%3.0f %%  step %d  %s  %.0f ms/step", 100 * progress, state.step, means, pace)
-        self._figures, self._since = {}, time.monotonic()
+    return batches_of(dataset, first_step, workers=options.workers, ahead=8, begin_worker=_be_nice)
 
 
 def train(options: TrainingOptions) -> TrainingState:
@@ -129,9 +102,7 @@ def train(options: TrainingOptions) -> TrainingState:
     saved = measured = state.trained_seconds
 
     def progress() -> float:
-        if options.steps is not None:
-            return state.step / options.steps
-        return state.trained_seconds / (60 * options.minutes)
+        return progress_of(state, options)
 
     while progress() < 1 and state.step != options.stop_after:
         started = time.monotonic()

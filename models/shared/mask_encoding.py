@@ -175,6 +175,8 @@ def encode_masks(
     formats: frozenset[str],
     limits: OutputLimits,
     is_cancelled: Callable[[], bool] = lambda: False,
+    *,
+    plane_of: Callable[[tuple[int, ...]], FullSizePlane] | None = None,
 ) -> EncodedMasks:
     """All of a MaskEncoding's steps in one go; `is_cancelled` is asked after each of them.
 
@@ -182,7 +184,7 @@ def encode_masks(
         InvalidOutputError: the answer would exceed a limit.
         EncodingCancelledError: nobody wants it any more.
     """
-    encoding = MaskEncoding(low_res_logits, original_hw, formats, limits)
+    encoding = MaskEncoding(low_res_logits, original_hw, formats, limits, plane_of)
     for _ in encoding.steps():
         if is_cancelled():
             raise EncodingCancelledError("cancelled between two masks")

@@ -63,6 +63,17 @@ class VideoCalls:
         source = open_source(video, frame_format, num_frames)
         return VideoState(source, checked, name, num_frames=source.num_frames)
 
+    def take_up(self, session_id: str, video: VideoSource | None, frame_format: str) -> VideoState:
+        """A state for a session that lives on the server already; else as `open`."""
+        return self.open(
+            video,
+            upload=False,
+            frame_format=frame_format,
+            num_frames=None,
+            session_id=session_id,
+            options={},
+        )
+
     def start(self, state: VideoState, timeout: float | None) -> Flow[VideoState]:
         """Begin a session."""
         options = self.settings.call_options(timeout)

@@ -102,16 +102,7 @@ class AsyncSAM2VideoClient:
         timeout: float | None = None,
     ) -> VideoState:
         """As `SAM2VideoClient.attach`."""
-        opening = partial(
-            self._calls.open,
-            video,
-            upload=False,
-            frame_format=frame_format,
-            num_frames=None,
-            session_id=session_id,
-            options={},
-        )
-        state = await asyncio.to_thread(opening)
+        state = await asyncio.to_thread(self._calls.take_up, session_id, video, frame_format)
         return await run_flow_async(self._calls.attach(state, timeout), self._transport)
 
     async def add_new_points_or_box(  # noqa: PLR0917 - the order is Meta's

@@ -130,14 +130,7 @@ class SAM2VideoClient:
         Raises:
             SessionNotFoundError: there is none of this name.
         """
-        state = self._calls.open(
-            video,
-            upload=False,
-            frame_format=frame_format,
-            num_frames=None,
-            session_id=session_id,
-            options={},
-        )
+        state = self._calls.take_up(session_id, video, frame_format)
         return run_flow(self._calls.attach(state, timeout), self._transport)
 
     def add_new_points_or_box(  # noqa: PLR0917 - the order is Meta's

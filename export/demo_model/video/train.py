@@ -17,11 +17,16 @@ import numpy as np
 import torch
 import typer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from export.demo_model.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from export.demo_model.checkpoint import TrainingState, save_checkpoint
 from export.demo_model.model import WEIGHTS_DIR
-from export.demo_model.train import ProgressLog
+from export.demo_model.training_run import (
+    ProgressLog,
+    batches_of,
+    optimizer_of,
+    progress_of,
+    resumed,
+)
 from export.demo_model.video.clip_pool import BatchShape, ClipBatch, ClipBatches, ClipPool
 from export.demo_model.video.model import (
     choose_trained,
@@ -34,7 +39,6 @@ from export.demo_model.video.steps import ClipSchedule, PlaceHead, clip_loss
 from export.demo_model.video.tracking import Tracking
 
 _log = logging.getLogger("train-demo-video")
-_VERY_MANY_STEPS = 10_000_000
 _CHOICE_STREAM = 9
 
 
@@ -75,21 +79,16 @@ def new_state(options: VideoTrainingOptions, pool: ClipPool) -> TrainingState:
     trained = choose_trained(model)
     head = PlaceHead(int(model.hidden_dim))
     parameters = [*trained.values(), *head.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.01},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model).eval(),
         heads=head,
-        optimizer=torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98)),
+        optimizer=optimizer_of(
+            parameters, options.learning_rate, weight_decay=0.01, second_moment_decay=0.98
+        ),
         choices=np.random.default_rng([_CHOICE_STREAM, options.seed]),
     )
-    if options.checkpoint_path.exists():
-        load_checkpoint(state, options.checkpoint_path)
-        _log.info("resumed at step %d", state.step)
-    return state
+    return resumed(state, options.checkpoint_path)
 
 
 def _be_nice(_worker: int) -> None:
@@ -104,16 +103,8 @@ def batches_from(
     pool: ClipPool, options: VideoTrainingOptions, frames: int, first_step: int
 ) -> Iterator[ClipBatch]:
     shape = BatchShape(options.clips, options.objects, frames)
-    loader = DataLoader(
-        ClipBatches(pool, options.seed, shape),
-        batch_size=None,
-        sampler=range(first_step, _VERY_MANY_STEPS),
-        num_workers=options.workers,
-        prefetch_factor=6 if options.workers else None,
-        worker_init_fn=_be_nice,
-        generator=torch.Generator(),  # its own: or a resumed run would draw once more than it should
-    )
-    return iter(loader)
+    clips = ClipBatches(pool, options.seed, shape)
+    return batches_of(clips, first_step, workers=options.workers, ahead=6, begin_worker=_be_nice)
 
 
 class Steps:
@@ -199,9 +190,11 @@ def train(options: VideoTrainingOptions) -> TrainingState:
     length = 0
 
     def progress() -> float:
-        if options.steps is not None:
-            return state.step / options.steps
-        return state.trained_seconds / (60 * options.minutes)
+        return progress_of(state, options)
+
+    def save() -> None:
+        save_checkpoint(state, options.checkpoint_path)
+        save_video_model(state.average, options.output_dir / "weights", options.image_weights)
 
     while progress() < 1 and state.step != options.stop_after:
         started = time.monotonic()
@@ -212,11 +205,9 @@ def train(options: VideoTrainingOptions) -> TrainingState:
         state.trained_seconds += time.monotonic() - started
         progress_log.add(state, {**figures, "frames": length}, progress())
         if state.trained_seconds - saved > 60 * options.save_every_minutes:
-            save_checkpoint(state, options.checkpoint_path)
-            save_video_model(state.average, options.output_dir / "weights", options.image_weights)
+            save()
             saved = state.trained_seconds
-    save_checkpoint(state, options.checkpoint_path)
-    save_video_model(state.average, options.output_dir / "weights", options.image_weights)
+    save()
     return state
 
 

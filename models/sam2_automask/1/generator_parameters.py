@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -121,14 +121,6 @@ def parse_parameters(text: bytes | None, max_parameters_bytes: int) -> Generator
     parameters = GeneratorParameters(**values)
     _check_together(parameters)
     return parameters
-
-
-def as_plain(parameters: GeneratorParameters) -> dict[str, Any]:
-    """The same as plain values, as a client would write them."""
-    plain = asdict(parameters)
-    if parameters.point_grids is not None:
-        plain["point_grids"] = [grid.tolist() for grid in parameters.point_grids]
-    return plain
 
 
 def _check_together(parameters: GeneratorParameters) -> None:

@@ -59,8 +59,3 @@ class FrameRanges:
         pieces = [piece for piece in ((start, frame), (frame + 1, stop)) if piece[0] < piece[1]]
         self._starts[index : index + 1] = [piece[0] for piece in pieces]
         self._stops[index : index + 1] = [piece[1] for piece in pieces]
-
-    def meets(self, first: int, last: int) -> bool:
-        """Whether any number from `first` to `last`, both included, is in the set."""
-        index = bisect_right(self._starts, last) - 1
-        return index >= 0 and first < self._stops[index]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mask_encoding import MaskEncoding, OutputLimits
+from mask_encoding import EncodingCancelledError, OutputLimits, encode_masks
 from mask_planes import FullSizePlane
 from memory_bank import NO_OBJECT_LOGIT, FrameOutput
 from session_state import SessionState
@@ -53,23 +54,25 @@ def encode_frame_masks(
         CancelledStepError: nobody wants it any more.
     """
 
-    def check() -> None:
-        if is_cancelled():
-            raise CancelledStepError("the client cancelled this request")
+    # Found out when the first plane is wanted: what is too large has been refused by then.
+    winners = cache(lambda: _winners(low_res_masks[:, 0], original_hw, is_cancelled))
 
-    plane_of = None
-    if non_overlap and len(low_res_masks) > 1 and formats:
-        # Refuses what is too large before any of the work.
-        MaskEncoding(low_res_masks, original_hw, formats, limits)
-        winners = _winners(low_res_masks[:, 0], original_hw, check)
+    def contested_plane(index: tuple[int, ...]) -> FullSizePlane:
+        return _ContestedPlane(low_res_masks[index], original_hw, winners() == index[0])
 
-        def plane_of(index: tuple[int, ...]) -> FullSizePlane:
-            return _ContestedPlane(low_res_masks[index], original_hw, winners == index[0])
-
-    encoding = MaskEncoding(low_res_masks, original_hw, formats, limits, plane_of)
-    for _ in encoding.steps():
-        check()
-    tensors = vars(encoding.encoded)
+    is_contested = non_overlap and len(low_res_masks) > 1
+    try:
+        encoded = encode_masks(
+            low_res_masks,
+            original_hw,
+            formats,
+            limits,
+            is_cancelled,
+            plane_of=contested_plane if is_contested else None,
+        )
+    except EncodingCancelledError as error:
+        raise CancelledStepError("the client cancelled this request") from error
+    tensors = vars(encoded)
     objects = len(low_res_masks)
     # One mask for each object: M goes.
     return {
@@ -128,7 +131,7 @@ class _ContestedPlane(FullSizePlane):
 
 
 def _winners(
-    low_res: FloatArray, original_hw: tuple[int, int], check: Callable[[], None]
+    low_res: FloatArray, original_hw: tuple[int, int], is_cancelled: Callable[[], bool]
 ) -> npt.NDArray[np.int16]:
     """Which object has the largest logit, [H, W]; of equal ones the first."""
     planes = [FullSizePlane(plane, original_hw) for plane in low_res]
@@ -136,7 +139,8 @@ def _winners(
     for start, stop in planes[0].blocks(positive_only=False):
         best = planes[0].logits(start, stop)
         for number, plane in enumerate(planes[1:], 1):
-            check()
+            if is_cancelled():
+                raise EncodingCancelledError("cancelled between two blocks")
             logits = plane.logits(start, stop)
             winners[:, start:stop][logits > best] = number
             best = np.maximum(best, logits)
