@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pixel_types
 import pytest
 from client_image import InvalidClientImageError, square_image
 
@@ -110,3 +111,8 @@ def test_a_file_of_the_right_size_passes_and_others_are_named() -> None:
     assert square_image(decoded, np.array([S, S], np.int32)).shape == (1, 3, S, S)
     with pytest.raises(InvalidClientImageError, match="exactly 64 x 64 pixels, got 65 x 64"):
         square_image(decoded, np.array([S, S + 1], np.int32))
+
+
+def test_exporter_and_server_mean_the_same_pixels() -> None:
+    """The exporter runs without the server's modules, so that the number stands in both."""
+    assert FP16_ZERO == pixel_types.FP16_ZERO
