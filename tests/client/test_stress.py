@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import random
+import time
 
 import numpy as np
 import psutil
@@ -70,14 +71,26 @@ def test_answers_that_are_cancelled_on_arrival_leave_no_memory(server):
                 # Answers arrive in milliseconds or in seconds: aim at where they do on this machine.
                 longest_pause_s *= 0.8 if whole == len(moves) else 1.25 if whole == 0 else 1
             client.predict_sync(moves[0], [1])  # behind whatever still arrives
-            growth.append(_resident_mb())
+            growth.append(_settled_mb())
             print(
                 f"{cancelled} cancelled, {completed} completed, pauses up to {longest_pause_s:.3f} s"
             )
     print(f"resident memory after each round: {growth} MB")
-    # Medians of three, the first one left out: pools fill once, and answers that were given up may still
-    # arrive while one round is measured. What is kept for good is some 50 MB a round.
-    assert np.median(growth[4:]) - np.median(growth[1:4]) < 50
+    # The least of three, the first one left out: pools fill once, and answers that were given up may still
+    # arrive while a round is measured, on a busy machine for long. What is kept for good is some 50 MB a
+    # round, and these are three rounds apart.
+    assert min(growth[4:]) - min(growth[1:4]) < 50
+
+
+def _settled_mb() -> float:
+    """Resident memory when it falls no longer."""
+    least, higher = _resident_mb(), 0
+    while higher < 3:
+        time.sleep(0.2)
+        now = _resident_mb()
+        higher = 0 if now < least - 1 else higher + 1
+        least = min(least, now)
+    return least
 
 
 def _resident_mb() -> float:

@@ -91,15 +91,22 @@ def test_a_restart_that_fails_is_tried_again(start: StartLauncher, tmp_path: Pat
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["picture", "tritonserver"])
-def test_a_stopped_process_is_found_though_no_request_meets_it(
-    start: StartLauncher, victim: str
-) -> None:
-    launcher = start("--probe-interval", "3600").wait_ready()
+def test_a_stopped_process_is_found_though_no_request_meets_it(start: StartLauncher) -> None:
+    """A model's and tritonserver itself, in two servers at once: each takes half a minute to be sure of."""
+    victims = {name: start("--probe-interval", "3600") for name in ("picture", "tritonserver")}
+    for launcher in victims.values():
+        launcher.wait_ready()
     # Seen running for a while first; nobody asks anything.
     time.sleep(4 * CHECK_SECONDS)
-    process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
-    process.suspend()
+    for victim, launcher in victims.items():
+        process = launcher.server() if victim == "tritonserver" else launcher.stub(victim)
+        process.suspend()
+    for victim, launcher in victims.items():
+        check_found(launcher, victim)
+
+
+def check_found(launcher: Launcher, victim: str) -> None:
+    """The launcher found out that a process hangs, said which, and started anew."""
     wait_until(lambda: launcher.state()["restarts"] == 1, "the hang to be seen")
     assert f"the process of {victim}" in launcher.state()["last_crash"]
     assert "no sign of life" in launcher.state()["last_crash"]
